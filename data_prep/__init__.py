@@ -1,0 +1,1 @@
+"""A corpus on disk becomes manifests and trial lists; one module a corpus."""
