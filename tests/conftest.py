@@ -1,0 +1,55 @@
+"""Voices, corpora and settings that the tests share. Audio is synthesised: no corpus is needed."""
+
+import voice_biometrics  # noqa: F401 - before PyTorch, see there
+
+# isort: split
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+SAMPLE_RATE = 16000
+SHARED = Path(__file__).parents[2] / "shared"
+
+torch.set_num_threads(1)  # the tests' networks are too small to share
+
+
+def make_voice(pitch_hz: float, duration_s: float, seed: int, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Return a voice-like sound, float32 (samples,): harmonics of a gliding pitch under a formant, and some noise."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(round(duration_s * sample_rate)) / sample_rate
+    glide = 1 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 4) * time_s + rng.uniform(0, 6))
+    phase = 2 * np.pi * np.cumsum(pitch_hz * glide) / sample_rate
+    harmonics = range(1, int(3500 / pitch_hz))
+    sound = sum(np.sin(number * phase) / (1 + abs(number * pitch_hz - 5 * pitch_hz) / 500) for number in harmonics)
+    sound = sound * (1.2 + np.sin(2 * np.pi * 3 * time_s)) + 0.05 * rng.standard_normal(time_s.size)
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+def write_speakers(
+    folder: Path, num_speakers: int, num_utterances: int, duration_s: float = 1.2, first_speaker: int = 0
+) -> Path:
+    """Write ``<folder>/spk<i>/utt<j>.wav``, 16 kHz: each speaker has a pitch of his own."""
+    for speaker in range(first_speaker, first_speaker + num_speakers):
+        place = folder / f"spk{speaker}"
+        place.mkdir(parents=True, exist_ok=True)
+        for utterance in range(num_utterances):
+            sound = make_voice(90 + 40 * speaker, duration_s + 0.1 * (utterance % 3), seed=100 * speaker + utterance)
+            soundfile.write(place / f"utt{utterance}.wav", sound, SAMPLE_RATE)
+    return folder
+
+
+@pytest.fixture
+def speakers(tmp_path: Path) -> Path:
+    """A folder of 6 speakers with 4 utterances each."""
+    return write_speakers(tmp_path / "speakers", num_speakers=6, num_utterances=4)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real corpora; tests that need it are skipped without."""
+    if not (SHARED / "corpora").is_dir():
+        pytest.skip("needs the real corpora in ../shared, which are not here")
+    return SHARED
