@@ -1,5 +1,6 @@
 """Errors that the user can mend: said in one line, without a traceback."""
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -10,14 +11,22 @@ class InputError(ValueError):
 
 
 def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Let a script's ``main`` end an InputError with its message and exit status 2."""
+    """Let a script's ``main`` end an InputError, or a full disk, with its message and exit status 2."""
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs) -> None:
         try:
             main(*args, **kwargs)
         except InputError as error:
-            print(f"\nerror: {error}", file=sys.stderr)
-            sys.exit(2)
+            _end(str(error))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _end(f"{error.filename or 'a file'}: could not be written, the disk is full; make room and start again")
 
     return wrapper
+
+
+def _end(message: str) -> None:
+    print(f"\nerror: {message}", file=sys.stderr)
+    sys.exit(2)
