@@ -1,0 +1,135 @@
+"""Hparams: variants over a base, command-line overrides, and what they refuse."""
+
+from pathlib import Path
+
+import pytest
+from speechbrain.lobes.features import MFCC, Fbank
+
+from voice_biometrics.errors import InputError
+from voice_biometrics.hparams import read_command_line
+from voice_biometrics.models.original_ecapa import OriginalEcapa
+
+MAIN = "hparams/ecapa_small.yaml"
+ABLATIONS = sorted(Path("hparams/ablations").glob("*.yaml"))
+
+
+def num_parameters(hparams: dict) -> int:
+    modules = (hparams["embedding_model"], hparams["classifier"])
+    return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+
+
+def read(*arguments: str):
+    return read_command_line(list(arguments), "usage")
+
+
+def test_ecapa_small_has_1329114_parameters_with_1211_speakers():
+    assert num_parameters(read(MAIN).build(1211)) == 1_329_114
+
+
+def test_original_has_1329039_parameters_with_1211_speakers():
+    hparams = read("hparams/ablations/original.yaml").build(1211)
+    assert num_parameters(hparams) == 1_329_039
+    assert isinstance(hparams["embedding_model"], OriginalEcapa)
+
+
+def test_the_speaker_count_stands_in_one_place_only():
+    hparams = read(MAIN).build(7)
+    assert hparams["classifier"].weight.shape == (7, 192)
+
+
+def test_every_ablation_says_only_a_few_things_and_builds():
+    assert ABLATIONS
+    for path in ABLATIONS:
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert len(lines) <= 12, path
+        run = read(str(path))
+        assert run.settings["name"] == path.stem
+        run.build(5)
+
+
+def test_another_tag_replaces_a_node_whole():
+    features = read("hparams/ablations/fbank.yaml").build(5)["compute_features"]
+    assert isinstance(features, Fbank) and not isinstance(features, MFCC)
+
+
+def test_an_untagged_mapping_changes_single_arguments():
+    wide = read("hparams/ablations/ecapa_512.yaml").build(5)["embedding_model"]
+    assert wide.channels[0] == 512
+    assert wide.fc.conv.out_channels == 192  # said by the base only
+
+
+def test_overrides_reach_references():
+    settings = read(MAIN, "--seed", "7", "--corpus", "librispeech").settings
+    assert settings["output_folder"] == "results/ecapa_small/librispeech/7"
+    assert settings["save_folder"].endswith("/7/save")
+
+
+def test_the_main_file_is_taken_when_none_is_named():
+    assert read("--seed", "7").hparams_file == Path(MAIN)
+
+
+@pytest.mark.parametrize(
+    "arguments, found",
+    [
+        (["--corpsu", "librispeech"], "did you mean corpus"),
+        (["--dev", "cpu"], "--dev"),  # argparse would swallow the abbreviation
+        (["--seed", "1", "--seed", "2"], "--seed: given twice"),
+        (["--num_speakers", "3"], "counted in the training manifest"),
+        (["hparams/none.yaml"], "none.yaml"),
+        (["train.py"], "malformed|expected"),
+    ],
+)
+def test_a_bad_command_line_is_refused_naming_the_item(arguments, found):
+    with pytest.raises(InputError, match=found):
+        read(*arguments)
+
+
+def test_help_fits_a_screen(capsys):
+    import eval_eer
+    import train
+
+    for script in (train, eval_eer):
+        with pytest.raises(SystemExit) as end:
+            script.main(["--help"])
+        printed = capsys.readouterr().out
+        assert end.value.code == 0 and 5 < len(printed.splitlines()) <= 24
+
+
+def write_variant(folder: Path, text: str) -> str:
+    path = folder / "variant.yaml"
+    path.write_text(f"base: {Path(MAIN).resolve()}\n{text}")
+    return str(path)
+
+
+def test_a_misspelt_key_of_a_variant_is_refused(tmp_path):
+    with pytest.raises(InputError, match="margn_rad.*did you mean margin_rad"):
+        read(write_variant(tmp_path, "margn_rad: 0.3\n"))
+
+
+def test_a_new_key_that_a_variant_uses_is_fine(tmp_path):
+    run = read(write_variant(tmp_path, "my_lr: 0.5\nlr: !ref <my_lr>\n"))
+    assert run.settings["lr"] == 0.5
+
+
+def test_an_argument_that_a_constructor_refuses_is_named(tmp_path):
+    with pytest.raises(InputError, match="widht"):
+        read(write_variant(tmp_path, "embedding_model:\n    widht: 3\n")).build(5)
+
+
+def test_a_variant_of_a_variant_keeps_both_changes(tmp_path):
+    write_variant(tmp_path, "lr: 0.5\nseed: 3\n")
+    (tmp_path / "second.yaml").write_text("base: variant.yaml\nseed: 4\n")
+    settings = read(str(tmp_path / "second.yaml")).settings
+    assert (settings["lr"], settings["seed"], settings["name"]) == (0.5, 4, "second")
+
+
+def test_every_key_of_the_main_file_is_read_by_the_code_or_by_the_file():
+    text = Path(MAIN).read_text()
+    sources = "".join(
+        path.read_text() for place in ("voice_biometrics", "data_prep") for path in Path(place).rglob("*.py")
+    )
+    sources += Path("train.py").read_text() + Path("eval_eer.py").read_text()
+    run_options = {"find_unused_parameters", "ckpt_interval_minutes"}  # read by SpeechBrain's Brain
+    for key in (line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()):
+        used = f"<{key}>" in text or f'"{key}"' in sources or f"hparams.{key}" in sources or f"    {key}: " in sources
+        assert used or key in run_options, key
