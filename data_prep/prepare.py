@@ -1,0 +1,156 @@
+"""Prepare one corpus or several joined: headers, speaker splits, trials, checks, manifests.
+
+Written to the manifest folder: ``train.csv``, ``valid.csv`` and ``valid_trials.csv`` (held-out training speakers),
+``test.csv`` and ``test_trials.csv`` (where there is a test part), ``skipped.csv`` (training files that cannot be used)
+and, last, ``prepared.json``: the settings, a checksum of the list of files, and the counts. With the same settings and
+files nothing is done again.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep.corpus import Corpus, Utterance
+from data_prep.headers import read_headers
+from data_prep.manifest import COLUMNS, describe, write_manifest
+from data_prep.settings import Settings, root_variable
+from data_prep.splits import Parts, check_parts, hold_out, join_parts
+from data_prep.trials import make_trials, read_trials, resolve_trials, write_trials
+from voice_biometrics.errors import InputError
+from voice_biometrics.files import write_json, written_whole
+
+logger = logging.getLogger(__name__)
+
+MAX_SKIPPED = 0.01  # share of the training files
+FORMAT_VERSION = 1  # grows when the same settings come to write something else
+
+
+def prepare(settings: Settings, manifest_folder: Path) -> dict:
+    """Write the manifests and trial lists, and return the record that ``prepared.json`` keeps.
+
+    Raises InputError, before anything is written, for a fault of the corpus or of a setting.
+    """
+    corpora = {source.label: source.find_utterances(settings.trial_list) for source in settings.sources()}
+    record = {"version": FORMAT_VERSION, "settings": settings.portable(), "files_sha256": _fingerprint(corpora)}
+    done = read_record(manifest_folder)
+    if all(done.get(key) == value for key, value in record.items()):
+        logger.info("Manifests of the same settings and files are in %s", manifest_folder)
+        return done
+    parts_of, skipped = {}, []
+    for label, corpus in corpora.items():
+        root = "$" + root_variable(label, len(corpora) > 1)
+        parts_of[label], left_out = _prepare_corpus(label, corpus, root, settings)
+        skipped.append(left_out)
+    parts = join_parts(parts_of)
+    check_parts(parts, [corpus.hint for corpus in corpora.values() if corpus.hint])
+    return _write(parts, pd.concat(skipped), record, manifest_folder)
+
+
+def _fingerprint(corpora: dict[str, Corpus]) -> str:
+    """Return a checksum of the paths, speakers and metadata of all utterances, and of the trial lists' bytes."""
+    digest = hashlib.sha256()
+    for label, corpus in corpora.items():
+        digest.update(repr((label, _in_order(corpus.train), _in_order(corpus.test))).encode())
+        digest.update(corpus.trial_list.read_bytes() if corpus.trial_list else b"")
+    return digest.hexdigest()
+
+
+def _in_order(utterances: list[Utterance]) -> list[Utterance]:
+    return sorted(utterances, key=lambda utterance: utterance.utt_id)
+
+
+def read_record(manifest_folder: Path) -> dict:
+    """Return the record of an earlier preparation, or nothing when there is none that can be read."""
+    try:
+        return json.loads((manifest_folder / "prepared.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -> tuple[Parts, pd.DataFrame]:
+    """Read the headers of one corpus, split its speakers and make its trials; return the skipped files as well."""
+    train, skipped = _read_part(label, corpus.root, corpus.train, root, settings.check_audio)
+    limit = MAX_SKIPPED * len(corpus.train)
+    if len(skipped) > limit:
+        raise InputError(_too_many_faults(corpus.root, skipped, len(corpus.train)))
+    parts = Parts(train=train)
+    if corpus.test:
+        parts.test, faulty = _read_part(f"{label} test", corpus.root, corpus.test, root, settings.check_audio)
+        if len(faulty):
+            raise InputError(_too_many_faults(corpus.root, faulty, len(corpus.test), "test part (where none may be)"))
+        parts.test_trials = _test_trials(corpus, parts.test, settings)
+    else:
+        hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
+    hold_out(parts, "valid", settings.valid_speakers, settings.max_trials, settings.split_seed)
+    if settings.valid_speakers and parts.valid.empty:
+        logger.warning("%s: no speaker has two utterances, so none of its speakers is held out", label)
+    return parts, skipped
+
+
+def _read_part(
+    label: str, folder: Path, utterances: list[Utterance], root: str, decode: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the manifest of ``utterances``, sorted by ID, and the table ``file, reason`` of those left out."""
+    utterances = _in_order(utterances)
+    paths = [folder / utterance.path for utterance in utterances]
+    headers = read_headers(paths, f"{'audio' if decode else 'headers'} of {label}", decode)
+    rows, skipped = [], []
+    for utterance, header in zip(utterances, headers, strict=True):
+        fault = header.fault or ("a '$' in its path, which manifests cannot hold" if "$" in utterance.path else "")
+        if fault:
+            skipped.append((utterance.path, fault))
+            continue
+        duration_s = round(header.num_samples / header.sample_rate, 6)
+        row = (utterance.utt_id, duration_s, f"{root}/{utterance.path}", 0, header.num_samples, utterance.spk_id)
+        rows.append(row + tuple(utterance.metadata.values()))
+    further = list(utterances[0].metadata) if utterances else []
+    return pd.DataFrame(rows, columns=COLUMNS + further), pd.DataFrame(skipped, columns=["file", "reason"])
+
+
+def _too_many_faults(root: Path, faulty: pd.DataFrame, num_files: int, part: str = "training part") -> str:
+    """Say how many files cannot be used, and why the first of them."""
+    first = faulty.iloc[0]
+    allowed = "" if "none" in part else f" (at most {MAX_SKIPPED:.0%} are skipped)"
+    return (
+        f"{root}: {len(faulty)} of {num_files} files of the {part} cannot be used{allowed}; "
+        f"the first is {first['file']}: {first['reason']}; repair or remove such files"
+    )
+
+
+def _test_trials(corpus: Corpus, test: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Return the trials of the test part: those of the corpus' list, or all pairs."""
+    if corpus.trial_list is None:
+        return make_trials(test, None, settings.split_seed)
+    return resolve_trials(read_trials(corpus.trial_list), pd.Index(test["ID"]), str(corpus.trial_list))
+
+
+def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> dict:
+    """Write the tables that hold something, then the record; remove what an earlier preparation left."""
+    (folder / "prepared.json").unlink(missing_ok=True)
+    for name, table in parts.tables().items():
+        path = folder / f"{name}.csv"
+        if table.empty:
+            path.unlink(missing_ok=True)
+        elif name.endswith("trials"):
+            write_trials(table, path)
+            logger.info("%s: %s", name, describe_trials(table))
+        else:
+            write_manifest(table, path)
+            logger.info("%s: %s", name, describe(table))
+    with written_whole(folder / "skipped.csv") as temporary:
+        skipped.to_csv(temporary, index=False)
+    if len(skipped):
+        logger.warning("%d training files were skipped; they are listed in %s", len(skipped), folder / "skipped.csv")
+    speakers = int(parts.train["spk_id"].nunique())
+    record = {**record, "num_speakers": speakers, "num_skipped": len(skipped)}
+    write_json(record, folder / "prepared.json")
+    return record
+
+
+def describe_trials(trials: pd.DataFrame) -> str:
+    """Say how many trials of each kind a list holds."""
+    num_target = int(trials["target"].sum())
+    return f"{len(trials):,} trials, {num_target:,} target and {len(trials) - num_target:,} non-target"

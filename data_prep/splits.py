@@ -1,0 +1,102 @@
+"""Split speakers, never utterances: training, held-out validation and test parts, with their trials."""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import pandas as pd
+
+from data_prep.manifest import COLUMNS, check_unique_ids
+from data_prep.trials import COLUMNS as TRIAL_COLUMNS
+from data_prep.trials import make_trials
+from voice_biometrics.errors import InputError
+
+
+def _no_utterances() -> pd.DataFrame:
+    return pd.DataFrame(columns=COLUMNS)
+
+
+def _no_trials() -> pd.DataFrame:
+    return pd.DataFrame(columns=TRIAL_COLUMNS)
+
+
+@dataclass
+class Parts:
+    """The tables of one prepared corpus, empty where it has none; the names are those of the files written."""
+
+    train: pd.DataFrame = field(default_factory=_no_utterances)
+    valid: pd.DataFrame = field(default_factory=_no_utterances)
+    valid_trials: pd.DataFrame = field(default_factory=_no_trials)
+    test: pd.DataFrame = field(default_factory=_no_utterances)
+    test_trials: pd.DataFrame = field(default_factory=_no_trials)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the tables by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def hold_out(parts: Parts, part: str, amount: float, max_trials: int, seed: int) -> None:
+    """Move speakers from ``parts.train`` to ``part`` ("valid" or "test") and make its trials.
+
+    ``amount`` below 1 is a share of the speakers with two utterances or more (rounded, at least two speakers), from 2
+    on a number of them; 0 moves nobody, and so does a corpus whose speakers have one utterance each. At least two
+    speakers remain in training. Raises InputError when ``amount`` cannot be met.
+    """
+    counts = parts.train["spk_id"].value_counts()
+    speakers = np.sort(counts.index[counts >= 2].to_numpy(dtype=object))
+    if not amount or not speakers.size:
+        return
+    num_held_out = max(2, round(amount * speakers.size)) if 0 < amount < 1 else amount
+    if num_held_out != int(num_held_out) or not 2 <= num_held_out <= counts.size - 2 or num_held_out > speakers.size:
+        raise InputError(
+            f"{part}_speakers {amount:g}: expected 0, a share below 1, or a number of speakers that leaves two or more "
+            f"on either side; found {counts.size} speakers, {speakers.size} of them with two utterances or more"
+        )
+    rng = np.random.default_rng([seed, part == "test"])
+    chosen = parts.train["spk_id"].isin(rng.choice(speakers, int(num_held_out), replace=False))
+    moved = parts.train[chosen].sort_values("ID")
+    parts.train = parts.train[~chosen]
+    setattr(parts, part, moved)
+    setattr(parts, f"{part}_trials", make_trials(moved, max_trials, seed))
+
+
+def join_parts(parts_of: dict[str, Parts]) -> Parts:
+    """Join prepared corpora, each ID and speaker taking its corpus' name in front; one alone stays as it is."""
+    if len(parts_of) == 1:
+        return next(iter(parts_of.values()))
+    named = [_with_prefix(parts, f"{name}-") for name, parts in parts_of.items()]
+    return Parts(**{name: _join([parts.tables()[name] for parts in named]) for name in Parts().tables()})
+
+
+def _with_prefix(parts: Parts, prefix: str) -> Parts:
+    """Put ``prefix`` before every utterance and speaker ID."""
+    columns = ("ID", "spk_id", "enrol_id", "test_id")
+    return Parts(
+        **{
+            name: table.assign(**{column: prefix + table[column] for column in columns if column in table})
+            for name, table in parts.tables().items()
+        }
+    )
+
+
+def _join(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Stack tables; metadata that one corpus lacks is empty there."""
+    filled = [table for table in tables if len(table)] or tables[:1]
+    return pd.concat(filled, ignore_index=True).fillna("")
+
+
+def check_parts(parts: Parts, hints: list[str]) -> None:
+    """Raise InputError unless IDs are unique, speakers are in one part only, and two or more are left to train on."""
+    num_speakers = parts.train["spk_id"].nunique()
+    if num_speakers < 2:
+        hint = "; ".join(hints) or "check --data_folder, --valid_speakers and --test_speakers"
+        raise InputError(f"training part: expected two speakers or more, found {num_speakers}: {hint}")
+    named = {"train": parts.train, "valid": parts.valid, "test": parts.test}
+    for name, manifest in named.items():
+        check_unique_ids(manifest, f"{name} part")
+    for left, right in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        shared = sorted(set(named[left]["spk_id"]) & set(named[right]["spk_id"]))
+        if shared:
+            raise InputError(
+                f"speaker {shared[0]} is in the {left} and in the {right} part ({len(shared)} such): speakers must "
+                "differ, or the error rate means nothing; rename or remove one of the folders"
+            )
