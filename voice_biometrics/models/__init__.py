@@ -1,0 +1,1 @@
+"""Networks and front ends that SpeechBrain does not have."""
