@@ -1,0 +1,82 @@
+"""Training crops: where they start, how long they are, and that they follow from seed, epoch and utterance alone."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from data_prep.prepare import prepare
+from data_prep.settings import Settings
+from voice_biometrics.dataio import CropReader, read_utterances, training_dataset
+from voice_biometrics.errors import InputError
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    """A file whose samples tell where they stand."""
+    soundfile.write(tmp_path / "ramp.wav", np.linspace(0.1, 0.9, 32000), 16000, subtype="FLOAT")
+    return str(tmp_path / "ramp.wav")
+
+
+def crop(crops: CropReader, wav: str, utt_id: str = "u") -> torch.Tensor:
+    return crops(utt_id, wav, 0, 32000, 2.0)
+
+
+def test_a_crop_is_a_piece_of_the_utterance_and_differs_by_seed_epoch_and_utterance(ramp):
+    crops = CropReader(0.5, 16000, seed=1)
+    first = crop(crops, ramp)
+    assert first.shape == (8000,) and torch.all(first.diff() > 0)
+    assert torch.equal(first, crop(CropReader(0.5, 16000, seed=1), ramp))
+    assert not torch.equal(first, crop(CropReader(0.5, 16000, seed=2), ramp))
+    assert not torch.equal(first, crop(crops, ramp, "v"))
+    crops.epoch = 1
+    assert not torch.equal(first, crop(crops, ramp))
+
+
+def test_crops_reach_from_the_beginning_to_the_end(ramp):
+    crops = CropReader(1.0, 16000, seed=0)
+    starts = []
+    for crops.epoch in range(200):
+        starts.append(float(crop(crops, ramp)[0]))
+    assert min(starts) < 0.12 and 0.48 < max(starts) < 0.51  # of 0.1 to 0.9 over two seconds
+
+
+def test_a_short_utterance_is_repeated_not_padded_with_zeros(ramp):
+    long = crop(CropReader(3.0, 16000, seed=0), ramp)
+    assert long.shape == (48000,) and float(long.min()) >= 0.1
+    assert torch.equal(long[32000:], long[:16000])
+
+
+def test_zero_means_whole_utterances(ramp):
+    assert crop(CropReader(0, 16000, seed=0), ramp).shape == (32000,)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_a_crop_of_another_rate_has_the_same_length(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", np.full(2 * rate, 0.1), rate)
+    assert CropReader(1.0, 16000, seed=0)("u", str(tmp_path / "a.wav"), 0, 2 * rate, 2.0).shape == (16000,)
+
+
+def test_dataset_numbers_the_speakers_by_name(speakers, tmp_path):
+    settings = Settings("speaker_folders", str(speakers), valid_speakers=2)
+    prepare(settings, tmp_path / "m")
+    dataset = training_dataset(tmp_path / "m" / "train.csv", settings.replacements(), CropReader(0.5, 16000, 0))
+    items = [dataset[i] for i in range(len(dataset))]
+    number_of = {item["id"].split("/")[0]: int(item["spk_id_encoded"]) for item in items}
+    assert sorted(number_of.values()) == [0, 1, 2, 3]
+    assert [number_of[name] for name in sorted(number_of)] == [0, 1, 2, 3]
+    assert items[0]["sig"].shape == (8000,)
+
+
+def test_a_root_that_is_not_given_and_a_moved_folder_are_named(speakers, tmp_path):
+    settings = Settings("speaker_folders", str(speakers), valid_speakers=2)
+    prepare(settings, tmp_path / "m")
+    assert (
+        read_utterances(tmp_path / "m" / "train.csv", settings.replacements())["wav"]
+        .str.startswith(str(speakers))
+        .all()
+    )
+    with pytest.raises(InputError, match=r"\$data_root stands for no folder"):
+        read_utterances(tmp_path / "m" / "train.csv", {"data_root.other": "x"})
+    with pytest.raises(InputError, match="gone.*--data_folder"):
+        read_utterances(tmp_path / "m" / "train.csv", {"data_root": str(tmp_path / "gone")})

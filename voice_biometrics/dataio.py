@@ -1,0 +1,88 @@
+"""Manifest to SpeechBrain dataset: random training crops, whole utterances, speaker labels."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import speechbrain as sb
+import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from data_prep.manifest import read_manifest
+from voice_biometrics.audio import read_audio, repeat_to
+from voice_biometrics.errors import InputError
+
+
+class CropReader:
+    """Reads a random crop of each utterance, a new one each epoch.
+
+    Where a crop starts follows from seed, epoch and utterance alone, so that a run that was stopped goes on exactly as
+    it would have. Set ``epoch`` at the start of each epoch.
+    """
+
+    def __init__(self, duration_s: float, sample_rate: int, seed: int) -> None:
+        """``duration_s`` is the crop's length in seconds; 0 means whole utterances."""
+        self.duration_s = duration_s
+        self.sample_rate = sample_rate  # Hz
+        self.seed = seed
+        self.epoch = 0
+
+    def __call__(self, utt_id: str, wav: str, start: int, stop: int, duration_s: float) -> torch.Tensor:
+        """Return float32 (samples,): the crop, a shorter utterance being repeated, or the whole utterance."""
+        if not self.duration_s:
+            return torch.from_numpy(read_audio(wav, self.sample_rate, start, stop))
+        num_samples = round(self.duration_s * self.sample_rate)
+        file_rate = (stop - start) / duration_s
+        length = int(np.ceil(self.duration_s * file_rate)) + 1  # at the file's rate; one to spare for resampling
+        if stop - start > length:
+            start += random.Random(f"{self.seed}/{self.epoch}/{utt_id}").randrange(stop - start - length + 1)
+            stop = start + length
+        return torch.from_numpy(repeat_to(read_audio(wav, self.sample_rate, start, stop), num_samples)[:num_samples])
+
+
+def training_dataset(manifest_file: Path, replacements: dict[str, str], crops: CropReader) -> DynamicItemDataset:
+    """Return the dataset of ``id``, ``sig`` (samples,) and ``spk_id_encoded`` (1,), speakers numbered by name."""
+    dataset = DynamicItemDataset.from_csv(csv_path=str(manifest_file), replacements=replacements)
+
+    @sb.utils.data_pipeline.takes("id", "wav", "start", "stop", "duration")
+    @sb.utils.data_pipeline.provides("sig")
+    def read_crop(utt_id: str, wav: str, start: str, stop: str, duration: float) -> torch.Tensor:
+        return crops(utt_id, wav, int(start), int(stop), duration)
+
+    encoder = CategoricalEncoder()
+
+    @sb.utils.data_pipeline.takes("spk_id")
+    @sb.utils.data_pipeline.provides("spk_id_encoded")
+    def encode_speaker(spk_id: str) -> torch.Tensor:
+        return torch.LongTensor([encoder.encode_label(spk_id)])
+
+    dataset.add_dynamic_item(read_crop)
+    dataset.add_dynamic_item(encode_speaker)
+    dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
+    speakers = sorted({row["spk_id"] for row in dataset.data.values()})
+    encoder.update_from_iterable(speakers)
+    encoder.expect_len(len(speakers))
+    return dataset
+
+
+def read_utterances(manifest_file: Path, replacements: dict[str, str]) -> pd.DataFrame:
+    """Return a manifest with ``$data_root`` replaced in ``wav``.
+
+    Raises InputError when a manifest names a root that ``replacements`` lacks, or a file that is not there.
+    """
+    manifest = read_manifest(manifest_file)
+    root = manifest["wav"].str.extract(r"^\$([\w.]+)/", expand=False)
+    unknown = root.dropna()[~root.dropna().isin(list(replacements))]
+    if len(unknown):
+        raise InputError(
+            f"{manifest_file}: ${unknown.iloc[0]} stands for no folder; expected {', '.join(replacements)}; give "
+            "--corpus and --data_folder of this manifest"
+        )
+    for name, folder in replacements.items():
+        manifest["wav"] = manifest["wav"].where(root != name, folder + manifest["wav"].str.slice(len(name) + 1))
+    first = manifest["wav"].iloc[0]
+    if not Path(first).is_file():
+        raise InputError(f"{manifest_file}: {first} is missing; check --data_folder")
+    return manifest
