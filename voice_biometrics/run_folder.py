@@ -1,0 +1,74 @@
+"""The run folder: one run at a time, what it was started with, and its figures per epoch."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+
+from voice_biometrics.errors import InputError
+from voice_biometrics.files import written_whole
+
+FREE_KEYS = {"data_folder", "num_workers", "tensorboard", "ckpt_interval_minutes"}  # may change while a run is stopped
+
+
+@contextlib.contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Hold the run folder, made if need be, for one run; InputError while another process holds it.
+
+    The system lets go of it when the process ends, however it ends.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder}: another run is going on in this folder; wait for it, or take another --output_folder or --seed"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another --output_folder") from error
+    with lock:
+        yield
+
+
+def record_hparams(text: str, overrides: str, folder: Path) -> None:
+    """Write ``hyperparams.yaml``: the hparams with all references resolved.
+
+    Raises InputError when the folder holds a checkpoint that was trained with other values.
+    """
+    resolved = resolve_references(text, overrides).read()
+    path = folder / "hyperparams.yaml"
+    if path.is_file() and any((folder / "save").glob("CKPT*")):
+        changed = _changed_keys(path.read_text(encoding="utf-8"), resolved)
+        if changed:
+            raise InputError(
+                f"{folder}: the checkpoint there was trained with another {', '.join(changed)}; start again with the "
+                "same values, or train into another folder (--output_folder)"
+            )
+    with written_whole(path) as temporary:
+        temporary.write_text(resolved, encoding="utf-8")
+
+
+def _changed_keys(before: str, after: str) -> list[str]:
+    """Return the top-level keys whose values differ, those that may change left out."""
+    old, new = YAML().load(before), YAML().load(after)
+    keys = [key for key in {**old, **new} if key not in FREE_KEYS]
+    return [key for key in keys if repr(old.get(key)) != repr(new.get(key))]
+
+
+def read_epochs(folder: Path) -> list[dict]:
+    """Return the rows of ``metrics.csv``, one an epoch; none when it is not there."""
+    path = folder / "metrics.csv"
+    return pd.read_csv(path).to_dict("records") if path.is_file() else []
+
+
+def record_epoch(row: dict, folder: Path) -> list[dict]:
+    """Add ``row`` to ``metrics.csv`` in place of this epoch and later ones, and return all rows."""
+    rows = [earlier for earlier in read_epochs(folder) if earlier["epoch"] < row["epoch"]] + [row]
+    with written_whole(folder / "metrics.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    return rows
