@@ -1,0 +1,244 @@
+"""Scores of target and non-target trials to error rates: EER, minDCF, FRR at a stated FAR.
+
+One convention throughout: a trial is accepted when ``score >= threshold``, tied scores share one
+operating point, rates are fractions (per cent only when printed). Scores are never rounded.
+
+Source: NIST Speaker Recognition Evaluation plans, for the detection cost and its normalisation; FVC2006
+(https://bias.csr.unibo.it/fvc2006) for the FRR at a FAR (its FMR100 is ``frr_at_far(..., max_far=0.01)``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from voice_biometrics.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorRates:
+    """Every operating point of a list of trials, from accept all to reject all.
+
+    thresholds : (points,) float, strictly growing: each distinct score, then ``inf`` (reject all).
+    far : (points,) float, share of non-target trials with ``score >= threshold``, from 1 down to 0.
+    frr : (points,) float, share of target trials with ``score < threshold``, from 0 up to 1.
+    num_target, num_nontarget : how many trials of each kind the rates are shares of.
+    """
+
+    thresholds: np.ndarray
+    far: np.ndarray
+    frr: np.ndarray
+    num_target: int
+    num_nontarget: int
+
+    def equal_error_rate(self) -> tuple[float, float]:
+        """Return (EER, threshold): see the function of the same name."""
+        gap = self.frr - self.far  # climbs from -1 to +1
+        right = int(np.searchsorted(gap, 0.0))  # the first point where FRR has caught up with FAR
+        step = gap[right - 1] / (gap[right - 1] - gap[right])
+        eer = self.frr[right - 1] + step * (self.frr[right] - self.frr[right - 1])
+        return float(eer), float(self.thresholds[right])
+
+    def min_dcf(self, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> tuple[float, float]:
+        """Return (minDCF, threshold): see the function of the same name."""
+        miss_weight, fa_weight = normalised_weights(p_target, c_miss, c_fa)
+        cost = miss_weight * self.frr
+        cost += fa_weight * self.far
+        best = int(np.argmin(cost))
+        return float(cost[best]), float(self.thresholds[best])
+
+    def frr_at_far(self, max_far: float) -> tuple[float, float]:
+        """Return (FRR, threshold): see the function of the same name."""
+        if not 0.0 <= max_far <= 1.0:
+            raise InputError(f"max_far is {max_far}: give a fraction from 0 to 1 (1 % is 0.01)")
+        first = int(np.searchsorted(-self.far, -max_far))  # -far grows: the first point with far <= max_far
+        return float(self.frr[first]), float(self.thresholds[first])
+
+
+def error_rates(scores: np.ndarray, is_target: np.ndarray) -> ErrorRates:
+    """Return FAR and FRR at every threshold that tells these trials apart.
+
+    Arguments
+    ---------
+    scores : (trials,) float, higher = more alike.
+    is_target : (trials,) bool, or 0 and 1.
+
+    Returns
+    -------
+    One point per distinct score plus the last, ``inf`` = reject all.
+
+    Raises
+    ------
+    InputError : shapes differ, a score is not finite, a label is not 0 or 1, or one kind of trial is missing.
+    """
+    scores, is_target = checked_trials(scores, is_target)
+    num_target = int(np.count_nonzero(is_target))
+    num_nontarget = scores.size - num_target
+    ordered = np.sort(scores)
+    starts_group = np.append(True, ordered[1:] != ordered[:-1])  # ties form one group
+    num_below = np.append(np.flatnonzero(starts_group), scores.size)  # trials under each threshold
+    thresholds = ordered[num_below[:-1]]
+    # Only the rarer kind is looked up, the other is the rest: this saves sorting labels along with scores.
+    rare = is_target if num_target <= num_nontarget else ~is_target
+    rare_below = _count_below(thresholds, np.sort(scores[rare]))
+    other_below = num_below - rare_below
+    target_below, nontarget_below = (
+        (rare_below, other_below) if num_target <= num_nontarget else (other_below, rare_below)
+    )
+    return ErrorRates(
+        thresholds=np.append(thresholds, np.asarray(np.inf, thresholds.dtype)),
+        far=(num_nontarget - nontarget_below) / num_nontarget,
+        frr=target_below / num_target,
+        num_target=num_target,
+        num_nontarget=num_nontarget,
+    )
+
+
+def equal_error_rate(scores: np.ndarray, is_target: np.ndarray) -> tuple[float, float]:
+    """Return the equal error rate, a fraction, and the threshold where it is reached.
+
+    The EER is read on the straight line between the two operating points where FRR overtakes FAR; the
+    threshold is that of the second of them, ``inf`` when it is "reject all" (as for all-tied scores).
+
+    Arguments
+    ---------
+    scores : (trials,) float, higher = more alike.
+    is_target : (trials,) bool, or 0 and 1.
+
+    Raises
+    ------
+    InputError : as ``error_rates``.
+    """
+    return error_rates(scores, is_target).equal_error_rate()
+
+
+def min_dcf(
+    scores: np.ndarray, is_target: np.ndarray, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
+) -> tuple[float, float]:
+    """Return the smallest normalised detection cost over all thresholds, and the lowest threshold that has it.
+
+    ``(c_miss p_target FRR + c_fa (1 - p_target) FAR) / min(c_miss p_target, c_fa (1 - p_target))``: at most
+    1.0, which is the cost of the better of accepting all and rejecting all (threshold ``inf``).
+
+    Arguments
+    ---------
+    scores : (trials,) float, higher = more alike.
+    is_target : (trials,) bool, or 0 and 1.
+    p_target : prior probability of a target trial, in (0, 1).
+    c_miss, c_fa : cost of one false rejection and of one false acceptance, positive.
+
+    Raises
+    ------
+    InputError : as ``error_rates``, or a prior or a cost is out of its range.
+
+    Source: NIST SRE 2019-2021 evaluation plans, "Performance Measurement" (normalised detection cost).
+    """
+    return error_rates(scores, is_target).min_dcf(p_target, c_miss, c_fa)
+
+
+def frr_at_far(scores: np.ndarray, is_target: np.ndarray, max_far: float) -> tuple[float, float]:
+    """Return the lowest FRR among thresholds whose FAR is at most ``max_far``, and that threshold.
+
+    Nothing is interpolated: the threshold really has this FRR, and a FAR within the limit, on these trials.
+
+    Arguments
+    ---------
+    scores : (trials,) float, higher = more alike.
+    is_target : (trials,) bool, or 0 and 1.
+    max_far : the limit, a fraction: 0.01 for FVC's FMR100, 0.001 for FMR1000, 0 for ZeroFMR.
+
+    Raises
+    ------
+    InputError : as ``error_rates``, or ``max_far`` lies outside 0 to 1.
+    """
+    return error_rates(scores, is_target).frr_at_far(max_far)
+
+
+def summary(scores: np.ndarray, is_target: np.ndarray, p_targets: Sequence[float] = (0.01, 0.05)) -> dict[str, object]:
+    """Return the figures of ``metrics.json``, ready for ``json.dump``, from one sweep over the scores.
+
+    Keys: ``eer`` (fraction), ``eer_threshold``, ``min_dcf`` (one entry per prior with ``value``, ``p_target``,
+    ``c_miss``, ``c_fa`` (both 1.0) and ``threshold``), ``num_target``, ``num_nontarget``. A threshold of None
+    (JSON null) means "reject all": JSON has no infinity.
+
+    Arguments
+    ---------
+    scores : (trials,) float, higher = more alike.
+    is_target : (trials,) bool, or 0 and 1.
+    p_targets : priors of a target trial, each in (0, 1).
+
+    Raises
+    ------
+    InputError : as ``error_rates`` and ``min_dcf``.
+    """
+    rates = error_rates(scores, is_target)
+    eer, eer_threshold = rates.equal_error_rate()
+    costs = []
+    for p_target in p_targets:
+        value, threshold = rates.min_dcf(p_target)
+        constants = {"p_target": p_target, "c_miss": 1.0, "c_fa": 1.0}
+        costs.append({"value": value, **constants, "threshold": _finite_or_none(threshold)})
+    return {
+        "eer": eer,
+        "eer_threshold": _finite_or_none(eer_threshold),
+        "min_dcf": costs,
+        "num_target": rates.num_target,
+        "num_nontarget": rates.num_nontarget,
+    }
+
+
+def _count_below(thresholds: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Count the ``ordered`` scores, each one of ``thresholds``, below each threshold and below infinity."""
+    per_threshold = np.bincount(np.searchsorted(thresholds, ordered), minlength=thresholds.size)
+    return np.append(0, np.cumsum(per_threshold))  # (thresholds + 1,)
+
+
+def checked_trials(scores: np.ndarray, is_target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores as floats and the labels as bool, or raise InputError naming the first bad trial."""
+    scores, is_target = np.asarray(scores), np.asarray(is_target)
+    if scores.ndim != 1 or scores.shape != is_target.shape:
+        raise InputError(
+            f"one score and one label per trial: found scores of shape {scores.shape} and labels of shape "
+            f"{is_target.shape}; give two lists of the same length"
+        )
+    if scores.dtype not in (np.float32, np.float64):
+        scores = scores.astype(np.float64)
+    if not np.isfinite(scores).all():
+        first = int(np.argmin(np.isfinite(scores)))
+        raise InputError(f"trial {first} (counted from 0) has score {scores[first]}: scores must be finite numbers")
+    if is_target.dtype != bool:
+        is_target = _labels_to_bool(is_target)
+    num_target = int(np.count_nonzero(is_target))
+    if num_target in (0, scores.size):
+        raise InputError(
+            f"{num_target} target and {scores.size - num_target} non-target trials: error rates need both kinds"
+        )
+    return scores, is_target
+
+
+def _labels_to_bool(labels: np.ndarray) -> np.ndarray:
+    """Return 0 / 1 labels as bool; anything else is an error that names the first trial at fault."""
+    known = np.isin(labels, (0, 1)) if labels.dtype.kind not in "US" else np.zeros(labels.shape, bool)
+    if not known.all():
+        first = int(np.argmin(known))
+        raise InputError(
+            f"trial {first} (counted from 0) has label {labels[first]!r}: use 1 for target, 0 for non-target"
+        )
+    return labels == 1
+
+
+def normalised_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, float]:
+    """Return what one unit of FRR and of FAR adds to the normalised detection cost."""
+    if not 0.0 < p_target < 1.0:
+        raise InputError(f"p_target is {p_target}: the prior of a target trial lies between 0 and 1, both excluded")
+    for name, cost in (("c_miss", c_miss), ("c_fa", c_fa)):
+        if not 0.0 < cost < np.inf:
+            raise InputError(f"{name} is {cost}: a cost is a positive number")
+    miss, false_accept = c_miss * p_target, c_fa * (1.0 - p_target)
+    cheapest_blind = min(miss, false_accept)
+    return miss / cheapest_blind, false_accept / cheapest_blind
+
+
+def _finite_or_none(threshold: float) -> float | None:
+    """JSON has no infinity: "reject all" becomes None."""
+    return threshold if np.isfinite(threshold) else None
