@@ -1,0 +1,144 @@
+"""SpeakerBrain: features, embedding, loss; per epoch the EER on held-out speakers, figures, curves and a checkpoint."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+from torch.nn.parallel import DistributedDataParallel
+
+from data_prep.trials import read_trials
+from voice_biometrics.dataio import CropReader, read_utterances
+from voice_biometrics.embedding import FRONT_TO_EMBEDDING, embed_manifest
+from voice_biometrics.errors import InputError
+from voice_biometrics.metrics import equal_error_rate
+from voice_biometrics.plots import plot_curves
+from voice_biometrics.run_folder import record_epoch
+from voice_biometrics.trial_scores import score_trials
+
+
+@dataclass
+class HeldOut:
+    """The held-out speakers: their utterances and trials."""
+
+    manifest: pd.DataFrame
+    trials: pd.DataFrame
+
+    @classmethod
+    def read(cls, manifest_folder: Path, replacements: dict[str, str]) -> "HeldOut | None":
+        """Read ``valid.csv`` and ``valid_trials.csv``; None when nobody is held out."""
+        if not (manifest_folder / "valid.csv").is_file():
+            return None
+        manifest = read_utterances(manifest_folder / "valid.csv", replacements)
+        return cls(manifest, read_trials(manifest_folder / "valid_trials.csv"))
+
+
+class SpeakerBrain(sb.Brain):
+    """Trains a speaker-embedding network.
+
+    Further arguments than SpeechBrain's: ``crops``, told the epoch at its start, and ``held_out``, whose EER chooses
+    the best checkpoint (None: nobody is held out, and the last checkpoint counts).
+    """
+
+    def __init__(self, *args, crops: CropReader, held_out: HeldOut | None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.crops = crops
+        self.held_out = held_out
+        self.output_folder = Path(self.hparams.output_folder)
+        self.loggers = [self.hparams.train_logger]
+        if self.hparams.tensorboard and if_main_process():
+            self.loggers.append(sb.utils.train_logger.TensorboardLogger(str(self.output_folder / "tensorboard")))
+
+    def compute_forward(self, batch, stage: sb.Stage) -> torch.Tensor:
+        """Return the head's output (utterances, 1, speakers)."""
+        batch = batch.to(self.device)
+        waves, lengths = batch.sig  # (utterances, samples), (utterances,) in (0, 1]
+        features = self.modules.compute_features(waves)  # (utterances, frames, features)
+        features = self.modules.mean_var_norm(features, lengths)
+        embeddings = self.modules.embedding_model(features, lengths)  # (utterances, 1, dims)
+        with torch.autocast(self.device_type, enabled=False):  # bf16 cosines times 30 would be off by 0.07
+            return self.modules.classifier(embeddings.float())
+
+    def compute_objectives(self, predictions: torch.Tensor, batch, stage: sb.Stage) -> torch.Tensor:
+        """Return the mean loss of a batch."""
+        speakers, _ = batch.spk_id_encoded  # (utterances, 1)
+        return self.hparams.compute_cost(predictions, speakers)
+
+    def check_loss_isfinite(self, loss: torch.Tensor) -> None:
+        """Raise InputError on the first loss that is not finite, before it spoils the weights."""
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"epoch {self.crops.epoch}, step {self.step}: the training loss is {loss.item()}; expected a finite "
+                f"one: lower --lr (now {self.optimizer.param_groups[0]['lr']:g}); the checkpoints in "
+                f"{self.checkpointer.checkpoints_dir} are from before"
+            )
+
+    def init_optimizers(self) -> None:
+        """Make the optimiser and the scheduler, both of which are saved and restored."""
+        super().init_optimizers()
+        self.scheduler = self.hparams.lr_scheduler(self.optimizer)
+        self.checkpointer.add_recoverable("lr_scheduler", self.scheduler)
+
+    def _wrap_distributed(self) -> None:
+        """On CPU leave BatchNorm to each process: SpeechBrain's synchronised one works on GPUs only."""
+        if not self.distributed_launch or self.device_type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(parameter.requires_grad for parameter in module.parameters()):
+                self.modules[name] = DistributedDataParallel(module)
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Tell the crops the epoch and start the clock."""
+        self.crops.epoch = epoch
+        self.steps_before = self.step  # not 0 when an epoch goes on after a stop
+        self.started = time.monotonic()
+
+    def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
+        """Validate, log, plot and save on the main process; step the learning rate on all."""
+        seconds = time.monotonic() - self.started
+        num_utterances = (self.step - self.steps_before) * self.hparams.batch_size * self._num_processes()
+        row = {
+            "epoch": epoch,
+            "train_loss": self._mean_over_processes(stage_loss),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "eer": self._valid_eer() if if_main_process() else None,
+            "utterances_per_s": num_utterances / seconds,
+            "train_seconds": seconds,
+        }
+        self.scheduler.step()
+        if if_main_process():
+            self._log(row)
+            plot_curves(record_epoch(row, self.output_folder), self.output_folder / "curves.png")
+        meta = {"epoch": epoch} | ({"EER": row["eer"]} if self.held_out else {})
+        self.checkpointer.save_and_keep_only(meta=meta, min_keys=list(meta.keys() & {"EER"}))
+
+    def _log(self, row: dict) -> None:
+        """Write one epoch's figures to the text log and, if asked for, for TensorBoard."""
+        train = {"loss": row["train_loss"], "utterances/s": row["utterances_per_s"]}
+        valid = {"EER in %": 100 * row["eer"]} if self.held_out else {}
+        for train_logger in self.loggers:
+            train_logger.log_stats({"epoch": row["epoch"], "lr": row["lr"]}, train_stats=train, valid_stats=valid)
+
+    def _valid_eer(self) -> float | None:
+        """Return the EER, a fraction, on the held-out speakers; None when there are none."""
+        if not self.held_out:
+            return None
+        modules = torch.nn.ModuleDict({name: getattr(self.hparams, name) for name in FRONT_TO_EMBEDDING})
+        embeddings = embed_manifest(modules, self.held_out.manifest, self.hparams.sample_rate, self.device)
+        scores = score_trials(embeddings, pd.Index(self.held_out.manifest["ID"]), self.held_out.trials)
+        return equal_error_rate(scores["score"].to_numpy(), scores["target"].to_numpy() == 1)[0]
+
+    def _num_processes(self) -> int:
+        return torch.distributed.get_world_size() if self.distributed_launch else 1
+
+    def _mean_over_processes(self, value: float) -> float:
+        """Average a figure over the processes of a distributed run."""
+        if not self.distributed_launch:
+            return float(value)
+        total = torch.tensor(float(value), device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.item() / self._num_processes()
