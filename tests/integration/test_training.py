@@ -1,0 +1,207 @@
+"""Training from a folder of speech to checkpoints, curves and an EER, on a few artificial speakers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import eval_eer
+import train
+from tests.conftest import write_speakers
+
+TINY = "tests/hparams/tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """8 speakers to train on (2 of them held out) and 3 to test."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_speakers(folder / "train", num_speakers=8, num_utterances=6)
+    return write_speakers(folder / "test", num_speakers=3, num_utterances=4, first_speaker=8).parent
+
+
+def arguments(corpus: Path, output_folder: Path, *more: str, hparams: str = TINY) -> list[str]:
+    own = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(output_folder)]
+    return [hparams, *own, "--device", "cpu", *more]
+
+
+def train_here(*args, **kwargs) -> pd.DataFrame:
+    given = arguments(*args, **kwargs)
+    train.main(given)
+    return pd.read_csv(Path(given[6]) / "metrics.csv")
+
+
+def fails_with(capsys, script, given: list[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        script.main(given)
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(corpus, tmp_path_factory) -> Path:
+    """A run of two epochs, evaluated."""
+    folder = tmp_path_factory.mktemp("run")
+    train.main(arguments(corpus, folder))
+    eval_eer.main(arguments(corpus, folder))
+    return folder
+
+
+def test_a_run_leaves_what_the_readme_says(run):
+    for name in ("hyperparams.yaml", "env.log", "train_log.txt", "metrics.csv", "curves.png", "manifests/train.csv"):
+        assert (run / name).stat().st_size > 0, name
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics["epoch"].tolist() == [1, 2]
+    assert metrics["eer"].between(0, 1).all() and (metrics["utterances_per_s"] > 0).all()
+    assert metrics["train_loss"].iloc[1] < metrics["train_loss"].iloc[0]
+    assert 1 <= len(list((run / "save").glob("CKPT*"))) <= 2  # the best and the last
+
+
+def test_an_evaluation_leaves_scores_figures_and_pictures(run):
+    folder = run / "eval" / "test"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    scores = pd.read_csv(folder / "scores.csv")
+    assert len(scores) == 66 == metrics["num_target"] + metrics["num_nontarget"]  # all pairs of 3 x 4 utterances
+    assert scores["target"].sum() == 18 == metrics["num_target"]
+    assert metrics["chose_checkpoint"] is False
+    assert (folder / "det.png").stat().st_size > 5000 and (folder / "scores.png").stat().st_size > 5000
+
+
+def test_a_score_file_alone_gives_the_same_figures(run, tmp_path):
+    scores = tmp_path / "mine.csv"
+    scores.write_bytes((run / "eval" / "test" / "scores.csv").read_bytes())
+    eval_eer.main(["--scores", str(scores)])
+    again = json.loads((tmp_path / "mine_eval" / "metrics.json").read_text())
+    before = json.loads((run / "eval" / "test" / "metrics.json").read_text())
+    assert {key: again[key] for key in ("eer", "min_dcf")} == {key: before[key] for key in ("eer", "min_dcf")}
+
+
+def test_any_manifest_and_trial_list_can_be_evaluated(run, corpus, tmp_path):
+    (tmp_path / "few.csv").write_text("enrol_id,test_id,target\nspk8/utt0,spk8/utt1,1\nspk8/utt0,spk9/utt1.wav,0\n")
+    manifest = str(run / "manifests" / "test.csv")
+    given = arguments(corpus, run, "--test_manifest", manifest)
+    eval_eer.main([*given, "--test_trials", str(tmp_path / "few.csv")])
+    assert len(pd.read_csv(run / "eval" / "few" / "scores.csv")) == 2
+
+
+def test_trained_speakers_cannot_be_evaluated(run, corpus, capsys):
+    told = fails_with(capsys, eval_eer, arguments(corpus, run, "--test_manifest", str(run / "manifests" / "train.csv")))
+    assert "was trained on" in told
+
+
+def test_a_run_that_was_not_trained_is_told_with_the_command_to_train_it(corpus, tmp_path, capsys):
+    assert "python train.py" in fails_with(capsys, eval_eer, arguments(corpus, tmp_path / "none"))
+
+
+def test_a_finished_run_is_not_trained_again(run, corpus):
+    before = (run / "metrics.csv").read_bytes()
+    train.main(arguments(corpus, run))
+    assert (run / "metrics.csv").read_bytes() == before
+
+
+def test_other_arguments_in_the_same_folder_are_refused_by_name(run, corpus, capsys):
+    assert "another seed" in fails_with(capsys, train, arguments(corpus, run, "--seed", "5"))
+    assert "num_speakers" in fails_with(capsys, train, arguments(corpus, run, "--valid_speakers", "3"))
+
+
+def test_held_out_speakers_are_the_trials_of_a_corpus_without_a_test_part(corpus, tmp_path, capsys):
+    given = arguments(corpus / "train", tmp_path)
+    train.main([*given, "--number_of_epochs", "1"])
+    capsys.readouterr()
+    eval_eer.main([*given, "--number_of_epochs", "1"])
+    assert "chose the checkpoint" in capsys.readouterr().out
+    assert json.loads((tmp_path / "eval" / "valid" / "metrics.json").read_text())["chose_checkpoint"] is True
+
+
+def test_everybody_is_trained_on_with_zero_valid_speakers_and_the_last_checkpoint_counts(corpus, tmp_path, capsys):
+    given = arguments(corpus, tmp_path, "--valid_speakers", "0")
+    train.main(given)
+    assert "the last checkpoint counts" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "metrics.csv")["eer"].isna().all()
+    eval_eer.main(given)
+    assert json.loads((tmp_path / "eval" / "test" / "metrics.json").read_text())["epoch"] == 2
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_seed_another(corpus, tmp_path):
+    losses = [
+        train_here(corpus, tmp_path / name, "--seed", seed)[["train_loss", "eer"]].to_numpy().tolist()
+        for name, seed in (("a", "1"), ("b", "1"), ("c", "2"))
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_network_learns_a_few_speakers_by_heart(corpus, tmp_path):
+    metrics = train_here(corpus, tmp_path, "--number_of_epochs", "20", "--lr", "0.01")
+    assert metrics["train_loss"].iloc[-1] < 0.5 < metrics["train_loss"].iloc[0]
+    assert metrics["eer"].min() < 0.35
+
+
+def test_a_loss_that_is_not_finite_stops_training_with_advice(corpus, tmp_path, capsys):
+    told = fails_with(capsys, train, arguments(corpus, tmp_path, "--lr", "1.0e+30"))
+    assert "training loss is nan" in told and "lower --lr" in told
+
+
+def test_a_corpus_smaller_than_a_batch_is_told(corpus, tmp_path, capsys):
+    assert "smaller --batch_size" in fails_with(capsys, train, arguments(corpus, tmp_path, "--batch_size", "64"))
+
+
+@pytest.mark.parametrize("name", ["fbank", "softmax_nll", "ecapa_512", "original"])
+def test_each_ablation_trains_and_evaluates(corpus, tmp_path, name):
+    more = ["--number_of_epochs", "1", "--batch_size", "12", "--valid_speakers", "2", "--precision", "fp32"]
+    given = arguments(corpus, tmp_path, *more, hparams=f"hparams/ablations/{name}.yaml")
+    train.main(given)
+    eval_eer.main(given)
+    assert 0 <= json.loads((tmp_path / "eval" / "test" / "metrics.json").read_text())["eer"] <= 1
+
+
+def process(command: list[str], **kwargs) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kwargs)
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_killed_within_an_epoch_goes_on_to_the_same_curve(corpus, tmp_path):
+    more = ["--number_of_epochs", "4", "--ckpt_interval_minutes", "0", "--ckpt_interval_steps", "1"]
+    whole = train_here(corpus, tmp_path / "whole", *more)
+    command = [sys.executable, "train.py", *arguments(corpus, tmp_path / "killed", *more)]
+    first = process(command)
+    log = tmp_path / "killed" / "train_log.txt"
+    saved = tmp_path / "killed" / "save"
+    wait_for(lambda: log.exists() and "epoch: 2" in log.read_text(), first)
+    known = set(saved.glob("CKPT*"))
+    wait_for(lambda: any("end-of-epoch: false" in meta(path) for path in set(saved.glob("CKPT*")) - known), first)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert pd.read_csv(tmp_path / "killed" / "metrics.csv")["epoch"].max() < 4
+    assert process(command).wait() == 0
+    killed = pd.read_csv(tmp_path / "killed" / "metrics.csv")
+    assert killed["epoch"].tolist() == [1, 2, 3, 4]
+    pd.testing.assert_frame_equal(killed[["train_loss", "lr", "eer"]], whole[["train_loss", "lr", "eer"]], rtol=1e-6)
+
+
+def meta(checkpoint: Path) -> str:
+    try:
+        return (checkpoint / "CKPT.yaml").read_text()
+    except FileNotFoundError:  # deleted meanwhile
+        return ""
+
+
+def test_two_processes_train_together_and_one_can_go_on(corpus, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    given = arguments(corpus, tmp_path, "--batch_size", "4")
+    assert process([*torchrun, "train.py", *given]).wait(timeout=180) == 0
+    assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == [1, 2]
+    eval_eer.main(given)
+    assert (tmp_path / "eval" / "test" / "metrics.json").is_file()
