@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := hparams/ecapa_small.yaml --batch_size 32 --number_of_epochs 10
+DEMO := hparams/ecapa_small.yaml --batch_size 32 --number_of_epochs 10 --crop_duration_s 2.0
 
 .PHONY: train test lint clean
 

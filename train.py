@@ -36,7 +36,7 @@ from voice_biometrics.dataio import CropReader, training_dataset
 from voice_biometrics.errors import InputError, tell_input_errors
 from voice_biometrics.hparams import Run, read_command_line
 from voice_biometrics.machine import keep_freed_memory, resolve_precision
-from voice_biometrics.run_folder import only_run_in, read_epochs, record_hparams
+from voice_biometrics.run_folder import only_run_in, read_epochs, record_hparams, resolve_hparams
 
 
 @tell_input_errors
@@ -64,6 +64,7 @@ def start_processes(run: Run) -> None:
 def prepare_corpus(run: Run) -> dict:
     """Write the manifests on the main process, and return their record to all."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    resolve_hparams(run.text, run.overrides, Path(run.settings["output_folder"]))  # before a trained run is touched
     settings, folder = Settings.from_hparams(run.settings), Path(run.settings["manifest_folder"])
     run_on_main(prepare, kwargs={"settings": settings, "manifest_folder": folder})
     return read_record(folder)
@@ -72,7 +73,8 @@ def prepare_corpus(run: Run) -> dict:
 def build(run: Run, num_speakers: int) -> dict:
     """Build the objects of the hparams and make the run folder."""
     folder = Path(run.settings["output_folder"])
-    run_on_main(record_hparams, args=[run.text, f"{run.overrides}\nnum_speakers: {num_speakers}", folder])
+    resolved = resolve_hparams(run.text, run.overrides, folder, num_speakers)
+    run_on_main(record_hparams, args=[resolved, folder])
     sb.create_experiment_directory(str(folder))
     hparams = run.build(num_speakers)
     hparams["precision"] = resolve_precision(hparams["precision"], run.run_opts.device)

@@ -35,27 +35,35 @@ def only_run_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def record_hparams(text: str, overrides: str, folder: Path) -> None:
-    """Write ``hyperparams.yaml``: the hparams with all references resolved.
+def resolve_hparams(text: str, overrides: str, folder: Path, num_speakers: int | None = None) -> str:
+    """Return the hparams as YAML with all references resolved, once the checkpoints in ``folder`` agree with them.
 
-    Raises InputError when the folder holds a checkpoint that was trained with other values.
+    ``num_speakers`` is the number that the manifest has, or None before it is known. Raises InputError, naming the keys,
+    when a checkpoint in the folder was trained with other values.
     """
-    resolved = resolve_references(text, overrides).read()
     path = folder / "hyperparams.yaml"
-    if path.is_file() and any((folder / "save").glob("CKPT*")):
-        changed = _changed_keys(path.read_text(encoding="utf-8"), resolved)
-        if changed:
-            raise InputError(
-                f"{folder}: the checkpoint there was trained with another {', '.join(changed)}; start again with the "
-                "same values, or train into another folder (--output_folder)"
-            )
-    with written_whole(path) as temporary:
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if num_speakers is None:
+        num_speakers = (YAML().load(before) or {}).get("num_speakers", 0)
+    resolved = resolve_references(text, f"{overrides}\nnum_speakers: {num_speakers}".strip()).read()
+    changed = _changed_keys(before, resolved) if any((folder / "save").glob("CKPT*")) else []
+    if changed:
+        raise InputError(
+            f"{folder}: the checkpoint there was trained with another {', '.join(changed)}; start again with the same "
+            "values, or train into another folder (--output_folder)"
+        )
+    return resolved
+
+
+def record_hparams(resolved: str, folder: Path) -> None:
+    """Write ``hyperparams.yaml``."""
+    with written_whole(folder / "hyperparams.yaml") as temporary:
         temporary.write_text(resolved, encoding="utf-8")
 
 
 def _changed_keys(before: str, after: str) -> list[str]:
     """Return the top-level keys whose values differ, those that may change left out."""
-    old, new = YAML().load(before), YAML().load(after)
+    old, new = YAML().load(before) or {}, YAML().load(after)
     keys = [key for key in {**old, **new} if key not in FREE_KEYS]
     return [key for key in keys if repr(old.get(key)) != repr(new.get(key))]
 

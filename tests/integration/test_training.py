@@ -107,7 +107,9 @@ def test_a_finished_run_is_not_trained_again(run, corpus):
 
 def test_other_arguments_in_the_same_folder_are_refused_by_name(run, corpus, capsys):
     assert "another seed" in fails_with(capsys, train, arguments(corpus, run, "--seed", "5"))
-    assert "num_speakers" in fails_with(capsys, train, arguments(corpus, run, "--valid_speakers", "3"))
+    manifest = (run / "manifests" / "train.csv").read_bytes()
+    assert "another valid_speakers" in fails_with(capsys, train, arguments(corpus, run, "--valid_speakers", "3"))
+    assert (run / "manifests" / "train.csv").read_bytes() == manifest
 
 
 def test_held_out_speakers_are_the_trials_of_a_corpus_without_a_test_part(corpus, tmp_path, capsys):

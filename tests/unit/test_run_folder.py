@@ -7,7 +7,7 @@ import pytest
 
 from voice_biometrics.errors import InputError
 from voice_biometrics.files import written_whole
-from voice_biometrics.run_folder import only_run_in, read_epochs, record_epoch, record_hparams
+from voice_biometrics.run_folder import only_run_in, read_epochs, record_epoch, record_hparams, resolve_hparams
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
@@ -28,13 +28,24 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
         pass
 
 
+TEXT = "lr: {lr}\nseed: {seed}\nnum_workers: {workers}\nnum_speakers: 0\n"
+
+
+def start(folder, num_speakers=10, **values) -> None:
+    resolved = resolve_hparams(TEXT.format(**{"lr": 1, "seed": 2, "workers": 0, **values}), "", folder, num_speakers)
+    record_hparams(resolved, folder)
+
+
 def test_other_hparams_are_refused_once_there_is_a_checkpoint(tmp_path):
-    record_hparams("lr: 1\nseed: 2\nnum_workers: 0\n", "", tmp_path)
-    record_hparams("lr: 5\nseed: 2\nnum_workers: 0\n", "", tmp_path)  # nothing was trained yet
+    start(tmp_path)
+    start(tmp_path, lr=5)  # nothing was trained yet
     (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
-    record_hparams("lr: 5\nseed: 2\nnum_workers: 8\n", "", tmp_path)  # more loading processes change no result
+    start(tmp_path, lr=5, workers=8)  # more loading processes change no result
+    start(tmp_path, lr=5, num_speakers=None)  # before the speakers are counted
     with pytest.raises(InputError, match="another lr, seed;"):
-        record_hparams("lr: 6\nseed: 3\nnum_workers: 0\n", "", tmp_path)
+        start(tmp_path, lr=6, seed=3)
+    with pytest.raises(InputError, match="another num_speakers;"):
+        start(tmp_path, lr=5, num_speakers=11)
     assert "lr: 5" in (tmp_path / "hyperparams.yaml").read_text()
 
 
