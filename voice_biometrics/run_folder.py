@@ -38,7 +38,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
 def resolve_hparams(text: str, overrides: str, folder: Path, num_speakers: int | None = None) -> str:
     """Return the hparams as YAML with all references resolved, once the checkpoints in ``folder`` agree with them.
 
-    ``num_speakers`` is the number that the manifest has, or None before it is known. Raises InputError, naming the keys,
+    ``num_speakers`` is the number that the manifest has, None before it is known. Raises InputError, naming the keys,
     when a checkpoint in the folder was trained with other values.
     """
     path = folder / "hyperparams.yaml"
