@@ -89,7 +89,7 @@ class SpeakerBrain(sb.Brain):
             return
         for name, module in self.modules.items():
             if any(parameter.requires_grad for parameter in module.parameters()):
-                self.modules[name] = DistributedDataParallel(module)
+                self.modules[name] = DistributedDataParallel(module, find_unused_parameters=self.find_unused_parameters)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Tell the crops the epoch and start the clock."""
@@ -128,7 +128,9 @@ class SpeakerBrain(sb.Brain):
         if not self.held_out:
             return None
         modules = torch.nn.ModuleDict({name: getattr(self.hparams, name) for name in FRONT_TO_EMBEDDING})
-        embeddings = embed_manifest(modules, self.held_out.manifest, self.hparams.sample_rate, self.device)
+        embeddings = embed_manifest(
+            modules, self.held_out.manifest, self.hparams.sample_rate, self.device, self.hparams.num_workers
+        )
         scores = score_trials(embeddings, pd.Index(self.held_out.manifest["ID"]), self.held_out.trials)
         return equal_error_rate(scores["score"].to_numpy(), scores["target"].to_numpy() == 1)[0]
 

@@ -23,7 +23,8 @@ def score_trials(embeddings: np.ndarray, utt_ids: pd.Index, trials: pd.DataFrame
     Every ``enrol_id`` and ``test_id`` must be among ``utt_ids`` (``data_prep.trials.resolve_trials`` sees to it).
     """
     enrol, test = utt_ids.get_indexer(trials["enrol_id"]), utt_ids.get_indexer(trials["test_id"])
-    return trials.assign(score=cosine_scores(embeddings, enrol, test, names=utt_ids.tolist()))
+    scores = cosine_scores(embeddings, enrol, test, names=utt_ids.tolist())
+    return trials.assign(score=scores.astype(np.float64))  # as a score file gives them back, to the last digit
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
