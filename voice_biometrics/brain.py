@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, main_process_only
 from torch.nn.parallel import DistributedDataParallel
 
 from data_prep.trials import read_trials
@@ -98,23 +98,28 @@ class SpeakerBrain(sb.Brain):
         self.started = time.monotonic()
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
-        """Validate, log, plot and save on the main process; step the learning rate on all."""
+        """Validate, report and save on the main process; step the learning rate on all."""
         seconds = time.monotonic() - self.started
         num_utterances = (self.step - self.steps_before) * self.hparams.batch_size * self._num_processes()
         row = {
             "epoch": epoch,
             "train_loss": self._mean_over_processes(stage_loss),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "eer": self._valid_eer() if if_main_process() else None,
             "utterances_per_s": num_utterances / seconds,
             "train_seconds": seconds,
         }
+        row = self._validate_and_report(row)
         self.scheduler.step()
-        if if_main_process():
-            self._log(row)
-            plot_curves(record_epoch(row, self.output_folder), self.output_folder / "curves.png")
         meta = {"epoch": epoch} | ({"EER": row["eer"]} if self.held_out else {})
         self.checkpointer.save_and_keep_only(meta=meta, min_keys=list(meta.keys() & {"EER"}))
+
+    @main_process_only
+    def _validate_and_report(self, row: dict) -> dict:
+        """Add the EER on held-out speakers to an epoch's figures, write them down and return them to all processes."""
+        row = {**row, "eer": self._valid_eer()}
+        self._log(row)
+        plot_curves(record_epoch(row, self.output_folder), self.output_folder / "curves.png")
+        return row
 
     def _log(self, row: dict) -> None:
         """Write one epoch's figures to the text log and, if asked for, for TensorBoard."""
