@@ -118,7 +118,7 @@ def say_results(run: Run) -> None:
     known = [row for row in read_epochs(folder) if not math.isnan(row["eer"])]
     if known:
         best = min(known, key=lambda row: row["eer"])
-        print(f"Best EER on held-out speakers: {best['eer']:.2%} in epoch {best['epoch']:.0f} of {len(known)}")
+        print(f"Best EER on held-out speakers: {100 * best['eer']:.2f} % in epoch {best['epoch']:.0f} of {len(known)}")
     else:
         print("Trained on all speakers: the last checkpoint counts")
     print(f"Run folder: {folder} (curves.png, metrics.csv, save/)\nNext: python eval_eer.py {run.command_line}")

@@ -20,7 +20,7 @@ def write_evaluation(scores: pd.DataFrame, folder: Path, origin: dict, p_targets
     metrics = {**origin, **summary(values, is_target, p_targets)}
     rates = error_rates(values, is_target)
     write_json(metrics, folder / "metrics.json")
-    plot_det([(f"EER {metrics['eer']:.2%}", rates.far, rates.frr, metrics["eer"])], folder / "det.png")
+    plot_det([(f"{len(scores):,} trials", rates.far, rates.frr, metrics["eer"])], folder / "det.png")
     thresholds = {"EER": metrics["eer_threshold"]}
     thresholds |= {f"minDCF, p_target {dcf['p_target']:g}": dcf["threshold"] for dcf in metrics["min_dcf"]}
     plot_score_histograms(values, is_target, thresholds, folder / "scores.png")
@@ -31,7 +31,7 @@ def say_metrics(metrics: dict, folder: Path) -> None:
     """Print the figures and where they were written."""
     num_target, num_nontarget = metrics["num_target"], metrics["num_nontarget"]
     print(f"Trials   {num_target + num_nontarget:,}: {num_target:,} target, {num_nontarget:,} non-target")
-    print(f"EER      {metrics['eer']:.2%}   accepting a score of {metrics['eer_threshold']:.4f} or more")
+    print(f"EER      {100 * metrics['eer']:.2f} %   accepting a score of {metrics['eer_threshold']:.4f} or more")
     for dcf in metrics["min_dcf"]:
         costs = f"p_target {dcf['p_target']:g}, c_miss {dcf['c_miss']:g}, c_fa {dcf['c_fa']:g}"
         print(f"minDCF   {dcf['value']:.4f}   {costs}")
