@@ -45,11 +45,12 @@ class WholeCheckpointer(Checkpointer):
                 "with the same command: training goes on from the checkpoint before"
             ) from error
         ddp_barrier()
-        if checkpoint is None:
-            return None
-        final = checkpoint.path.with_name(checkpoint.path.name.removeprefix(UNFINISHED))
-        checkpoint.path.rename(final)
-        return self._construct_checkpoint_objects([final])[0]
+        if checkpoint is not None:
+            final = checkpoint.path.with_name(checkpoint.path.name.removeprefix(UNFINISHED))
+            checkpoint.path.rename(final)
+            checkpoint = self._construct_checkpoint_objects([final])[0]
+        ddp_barrier()  # all processes see the same folders before they choose which to delete
+        return checkpoint
 
     def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
         """Load the best of the sound checkpoints by the given criterion (the newest by default), if there is one.

@@ -201,7 +201,7 @@ def meta(checkpoint: Path) -> str:
 
 
 def test_two_processes_train_together_and_one_can_go_on(corpus, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     given = arguments(corpus, tmp_path, "--batch_size", "4")
     assert process([*torchrun, "train.py", *given]).wait(timeout=180) == 0
     assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == [1, 2]
