@@ -43,7 +43,8 @@ from voice_biometrics.run_folder import only_run_in, read_epochs, record_hparams
 def main(arguments: list[str]) -> None:
     """Prepare the corpus, train, and say what came out."""
     run = read_command_line(arguments, __doc__)
-    keep_freed_memory()
+    if run.settings["crop_duration_s"]:
+        keep_freed_memory()
     start_processes(run)
     with only_run_in(Path(run.settings["output_folder"])) if if_main_process() else nullcontext():
         record = prepare_corpus(run)
