@@ -85,7 +85,7 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
     else:
         hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
     hold_out(parts, "valid", settings.valid_speakers, settings.max_trials, settings.split_seed)
-    if settings.valid_speakers and parts.valid.empty:
+    if settings.valid_speakers and parts.valid.empty and len(parts.train):
         logger.warning("%s: no speaker has two utterances, so none of its speakers is held out", label)
     return parts, skipped
 
