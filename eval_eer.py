@@ -59,7 +59,8 @@ def evaluate_run(options: argparse.Namespace, rest: list[str]) -> tuple[dict, Pa
     scores = run.score(trial_set)
     folder = run.folder / "eval" / trial_set.name
     write_scores(scores, folder / "scores.csv")
-    return write_evaluation(scores, folder, run.describe(trial_set), run.hparams["p_targets"]), folder
+    speaker_of = trial_set.manifest.set_index("ID")["spk_id"]
+    return write_evaluation(scores, folder, run.describe(trial_set), run.hparams["p_targets"], speaker_of), folder
 
 
 if __name__ == "__main__":

@@ -6,18 +6,31 @@ from pathlib import Path
 import pandas as pd
 
 from voice_biometrics.files import write_json
+from voice_biometrics.intervals import bootstrap_intervals
+from voice_biometrics.measures import Eer
 from voice_biometrics.metrics import error_rates, summary
 from voice_biometrics.plots import plot_det, plot_score_histograms
 
+NUM_REPLICATES = 1000  # of the bootstrap; with 1,000 the ends of the interval are steady to a few per cent of its width
 
-def write_evaluation(scores: pd.DataFrame, folder: Path, origin: dict, p_targets: Sequence[float]) -> dict:
+
+def write_evaluation(
+    scores: pd.DataFrame, folder: Path, origin: dict, p_targets: Sequence[float], speaker_of: pd.Series | None = None
+) -> dict:
     """Write metrics.json, det.png and scores.png to ``folder``, and return the metrics.
 
-    ``scores`` has the columns ``target`` (1 or 0) and ``score``; ``origin`` says what was scored and goes into
-    metrics.json as it is. Rates are fractions.
+    ``scores`` has the columns ``enrol_id``, ``test_id``, ``target`` (1 or 0) and ``score``; ``origin`` says what was
+    scored and goes into metrics.json as it is. With ``speaker_of`` (a speaker for each utterance ID) the EER gets its
+    95 % interval over speakers. Rates are fractions.
     """
     values, is_target = scores["score"].to_numpy(), scores["target"].to_numpy() == 1
     metrics = {**origin, **summary(values, is_target, p_targets)}
+    if speaker_of is not None:
+        speakers = [scores[column].map(speaker_of).to_numpy() for column in ("enrol_id", "test_id")]
+        found = bootstrap_intervals(
+            values, is_target, *speakers, {"eer": Eer()}, num_replicates=NUM_REPLICATES, seed=0
+        )["eer"]
+        metrics["eer_95_percent_interval"] = [found.lower, found.upper]
     rates = error_rates(values, is_target)
     write_json(metrics, folder / "metrics.json")
     plot_det([(f"{len(scores):,} trials", rates.far, rates.frr, metrics["eer"])], folder / "det.png")
@@ -32,6 +45,9 @@ def say_metrics(metrics: dict, folder: Path) -> None:
     num_target, num_nontarget = metrics["num_target"], metrics["num_nontarget"]
     print(f"Trials   {num_target + num_nontarget:,}: {num_target:,} target, {num_nontarget:,} non-target")
     print(f"EER      {100 * metrics['eer']:.2f} %   accepting a score of {metrics['eer_threshold']:.4f} or more")
+    if "eer_95_percent_interval" in metrics:
+        lower, upper = (f"{100 * end:.2f}" for end in metrics["eer_95_percent_interval"])
+        print(f"         {lower} to {upper} % is its 95 % interval over {metrics['num_speakers']} speakers")
     for dcf in metrics["min_dcf"]:
         costs = f"p_target {dcf['p_target']:g}, c_miss {dcf['c_miss']:g}, c_fa {dcf['c_fa']:g}"
         print(f"minDCF   {dcf['value']:.4f}   {costs}")
