@@ -16,7 +16,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 torch.set_num_threads(1)  # the tests' networks are too small to share
 
-# Hypothesis asks every loaded module for its file; SpeechBrain's lazy ones would import k2 to answer, which is not here.
+# Hypothesis asks every module for its file; SpeechBrain's lazy ones would import k2, which is not here, to answer.
 LazyModule.__file__ = None
 
 
