@@ -110,6 +110,7 @@ class SpeakerBrain(sb.Brain):
         }
         row = self._validate_and_report(row)
         self.scheduler.step()
+        self.step, self.avg_train_loss = 0, 0.0  # saved too: the next epoch begins with them
         meta = {"epoch": epoch} | ({"EER": row["eer"]} if self.held_out else {})
         self.checkpointer.save_and_keep_only(meta=meta, min_keys=list(meta.keys() & {"EER"}))
 

@@ -176,16 +176,27 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def test_a_run_killed_within_an_epoch_goes_on_to_the_same_curve(corpus, tmp_path):
-    more = ["--number_of_epochs", "4", "--ckpt_interval_minutes", "0", "--ckpt_interval_steps", "1"]
+@pytest.mark.parametrize(
+    "steps_between_checkpoints, newest",
+    [("1", "end-of-epoch: false"), ("1000000", "\nepoch: 2\n")],
+    ids=["within an epoch", "at the end of an epoch"],
+)
+def test_a_killed_run_goes_on_to_the_same_curve(corpus, tmp_path, steps_between_checkpoints, newest):
+    more = [
+        "--number_of_epochs",
+        "4",
+        "--ckpt_interval_minutes",
+        "0",
+        "--ckpt_interval_steps",
+        steps_between_checkpoints,
+    ]
     whole = train_here(corpus, tmp_path / "whole", *more)
     command = [sys.executable, "train.py", *arguments(corpus, tmp_path / "killed", *more)]
     first = process(command)
     log = tmp_path / "killed" / "train_log.txt"
     saved = tmp_path / "killed" / "save"
     wait_for(lambda: log.exists() and "epoch: 2" in log.read_text(), first)
-    known = set(saved.glob("CKPT*"))
-    wait_for(lambda: any("end-of-epoch: false" in meta(path) for path in set(saved.glob("CKPT*")) - known), first)
+    wait_for(lambda: any(newest in meta(path) for path in saved.glob("CKPT*")), first)
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert pd.read_csv(tmp_path / "killed" / "metrics.csv")["epoch"].max() < 4
