@@ -21,6 +21,11 @@ from voice_biometrics.errors import InputError
 from voice_biometrics.metrics import checked_trials
 
 FIT_TOLERANCE = 1e-10  # of the gradient, for scores scaled to unit deviation
+HOLDING_RIDGE = 1e-4  # holds the slope for separable trials to what some thousands of them could answer for
+
+
+class SeparableError(InputError):
+    """Targets and non-targets do not overlap, so that no finite log-likelihood ratio is justified."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,22 @@ def fit_calibration(
     )
 
 
+def fit_calibration_holding_down(
+    scores: np.ndarray,
+    is_target: np.ndarray,
+    prior: float = 0.5,
+    quality: Mapping[str, np.ndarray] | None = None,
+) -> Calibration:
+    """Return ``fit_calibration``, with a ridge of 1e-4 where the trials are separable; ``ridge`` of the result tells.
+
+    Raises InputError as ``fit_calibration``, except for separable trials.
+    """
+    try:
+        return fit_calibration(scores, is_target, prior, quality)
+    except SeparableError:
+        return fit_calibration(scores, is_target, prior, quality, ridge=HOLDING_RIDGE)
+
+
 def _fit(features: np.ndarray, is_target: np.ndarray, prior: float, ridge: float) -> tuple[np.ndarray, float]:
     """Minimise the prior-weighted cross-entropy by Newton steps in a trust region: features (features, trials)."""
     rows = np.concatenate([features, np.ones((1, is_target.size))])
@@ -191,7 +212,7 @@ def _fit(features: np.ndarray, is_target: np.ndarray, prior: float, ridge: float
 def _check_overlap(fitted: np.ndarray, is_target: np.ndarray) -> None:
     """Raise InputError when no non-target lies above a target on the fitted scale (trials,): slopes grow forever."""
     if fitted[is_target].min() >= fitted[~is_target].max():
-        raise InputError(
+        raise SeparableError(
             f"{np.count_nonzero(is_target)} target and {np.count_nonzero(~is_target)} non-target trials are perfectly "
             "separable, so no finite log-likelihood ratio is justified: calibrate on more, or harder, trials, "
             "or give ridge=1e-4 for slopes held down"
