@@ -5,6 +5,7 @@ seconds, ``wav`` beginning with ``$data_root`` (or ``$data_root.<corpus>`` where
 ``stop`` in samples at the file's own rate. Rows are sorted by ``ID``, so two runs write the same bytes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,26 +14,28 @@ from voice_biometrics.errors import InputError
 from voice_biometrics.files import written_whole
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+NUMBERS = {"duration": float, "start": int, "stop": int}
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
+def read_manifest(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Return a manifest as a table: ``duration`` float, ``start`` and ``stop`` int, all else text.
 
-    Raises InputError when it is missing or empty, lacks a column, has a malformed number or an ID twice.
+    ``columns`` are those that it must have: where no audio is read, ``ID`` and ``spk_id`` will do. Raises InputError
+    when it is missing or empty, lacks a column, has a malformed number or an ID twice.
     """
     if not path.is_file():
         raise InputError(f"{path}: the manifest is missing; prepare the corpus first (python -m data_prep --help)")
     try:
-        manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
+        manifest = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a CSV with the columns {', '.join(COLUMNS)}: {error}") from error
-    missing = [column for column in COLUMNS if column not in manifest.columns]
+        raise InputError(f"{path}: expected a CSV with the columns {', '.join(columns)}: {error}") from error
+    missing = [column for column in columns if column not in manifest.columns]
     if missing:
-        raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing")
+        raise InputError(f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} missing")
     if manifest.empty:
         raise InputError(f"{path}: expected at least one utterance, found none")
     try:
-        manifest = manifest.astype({"duration": float, "start": int, "stop": int})
+        manifest = manifest.astype({name: kind for name, kind in NUMBERS.items() if name in manifest})
     except ValueError as error:
         raise InputError(f"{path}: expected numbers as duration, start and stop: {error}") from error
     check_unique_ids(manifest, str(path))
@@ -44,8 +47,9 @@ def check_unique_ids(manifest: pd.DataFrame, name: str) -> None:
     twice = manifest["ID"].duplicated(keep=False)
     if twice.any():
         first = manifest[twice].iloc[0]["ID"]
-        files = manifest.loc[manifest["ID"] == first, "wav"].tolist()
-        raise InputError(f"{name}: utterance ID {first} stands for {' and '.join(files[:2])}; rename or remove one")
+        stands_for = "wav" if "wav" in manifest else "spk_id"
+        found = manifest.loc[manifest["ID"] == first, stands_for].tolist()
+        raise InputError(f"{name}: utterance ID {first} stands for {' and '.join(found[:2])}; rename or remove one")
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:

@@ -165,11 +165,18 @@ def in_words(name: str, result: PointResult) -> str:
 
 def _how_often(rate: Interval, num_errors: int, num_trials: int) -> str:
     """Word an error rate."""
-    times = f"about 1 attempt in {1.0 / rate.estimate:,.3g}" if num_errors else "no attempt"
+    times = _times(rate.estimate) if num_errors else "no attempt"
     return (
         f"{times} ({num_errors:,} of {num_trials:,}, {100 * rate.estimate:.3g} %, "
         f"95 % interval {100 * rate.lower:.3g} to {100 * rate.upper:.3g} %)"
     )
+
+
+def _times(rate: float) -> str:
+    """Word a rate above 0: of a hundred attempts where it is large, one in so many where it is small."""
+    if rate >= 0.1:
+        return f"about {100 * rate:.0f} of 100 attempts"
+    return f"about 1 attempt in {float(f'{1.0 / rate:.2g}'):,.0f}"
 
 
 def _supported_far(use: Use, num_nontarget: int) -> float:

@@ -279,7 +279,7 @@ def test_a_result_is_worded_for_people():
     points["never"] = OperatingPoint("never", 1e6, None, None, "")
     results = measure_operating_points(points, *held_out, num_replicates=50, seed=0)
     text = in_words("smart_speaker", results["smart_speaker"])
-    assert "strangers let in: about 1 attempt in 101 (108 of 10,875, 0.993 %, 95 % interval" in text
+    assert "strangers let in: about 1 attempt in 100 (108 of 10,875, 0.993 %, 95 % interval" in text
     text = in_words("never", results["never"])
     assert "strangers let in: no attempt (0 of 10,875, 0 %, 95 % interval 0 to 0.69 %)" in text  # 3 / 435 pairs
-    assert "refused: about 1 attempt in 1 (300 of 300, 100 %" in text
+    assert "refused: about 100 of 100 attempts (300 of 300, 100 %" in text
