@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from voice_biometrics.calibration import Calibration, fit_calibration_holding_down
-from voice_biometrics.calibration_folds import cross_validated_llrs
+from voice_biometrics.calibration_folds import FoldedCalibration
 from voice_biometrics.errors import InputError
 from voice_biometrics.files import write_json
 from voice_biometrics.operating_points import (
@@ -33,14 +33,14 @@ class Thresholds:
     """Calibration and operating points, and what they did on the held-out trials they come from.
 
     calibration : fitted on all held-out trials.
-    held_out_llrs : (trials,) the log-likelihood ratios of these very trials, from calibrations of other speakers.
+    folds : the same less some of its speakers, to judge these very speakers by.
     points : use -> operating point; refused : use -> why it has none.
     held_out : use -> FAR and FRR on the held-out trials. The FAR of a use that limits it keeps to the limit there by
         construction; what it is worth, other trials tell.
     """
 
     calibration: Calibration
-    held_out_llrs: np.ndarray
+    folds: FoldedCalibration
     points: dict[str, OperatingPoint]
     refused: dict[str, str]
     held_out: dict[str, PointResult]
@@ -59,12 +59,13 @@ class Thresholds:
 
         Raises
         ------
-        InputError : as ``calibration_folds.cross_validated_llrs`` and ``intervals.bootstrap_intervals``.
+        InputError : as ``calibration_folds.FoldedCalibration`` and ``intervals.bootstrap_intervals``.
         """
         scores, is_target, speakers = held_out.scores, held_out.is_target, held_out.speakers()
         quality = held_out.log_durations() if with_durations else None
         calibration = fit_calibration_holding_down(scores, is_target, quality=quality)
-        llrs = cross_validated_llrs(scores, is_target, *speakers, quality, seed=SEED)
+        folds = FoldedCalibration(scores, is_target, *speakers, quality, seed=SEED)
+        llrs = folds.llrs(scores, quality)
         points, refused = {}, {}
         for use in uses:
             try:
@@ -72,11 +73,16 @@ class Thresholds:
             except InputError as error:
                 refused[use.name] = str(error)
         measured = measure_operating_points(points, llrs, is_target, *speakers, seed=SEED) if points else {}
-        return cls(calibration, llrs, points, refused, measured)
+        return cls(calibration, folds, points, refused, measured)
 
-    def llrs(self, trials: ScoredTrials) -> np.ndarray:
-        """Return the log-likelihood ratios of other trials, (trials,)."""
-        return self.calibration.llrs(trials.scores, trials.log_durations() if self.calibration.quality_slopes else None)
+    def llrs(self, trials: ScoredTrials, are_held_out: bool) -> np.ndarray:
+        """Return log-likelihood ratios, (trials,).
+
+        ``are_held_out`` : the trials are those that all this was fitted on, under whatever condition, so that the
+        calibration of a trial must come from other speakers.
+        """
+        quality = trials.log_durations() if self.calibration.quality_slopes else None
+        return (self.folds if are_held_out else self.calibration).llrs(trials.scores, quality)
 
     def score_at(self, use: str) -> float | None:
         """Return the threshold of a use as a score; None where durations have a say as well."""

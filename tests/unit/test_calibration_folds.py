@@ -5,9 +5,13 @@ import pytest
 
 from tests.unit.test_calibration import trials_of_speakers
 from voice_biometrics.calibration import fit_calibration, fit_calibration_holding_down
-from voice_biometrics.calibration_folds import cross_validated_llrs
+from voice_biometrics.calibration_folds import FoldedCalibration
 from voice_biometrics.errors import InputError
 from voice_biometrics.llr_metrics import cllr
+
+
+def cross_validated_llrs(scores, is_target, enrol, test, quality=None, *, seed):
+    return FoldedCalibration(scores, is_target, enrol, test, quality, seed=seed).llrs(scores, quality)
 
 
 def test_ratios_are_close_to_those_of_one_fit_where_speakers_are_alike():
@@ -29,6 +33,14 @@ def test_a_trial_has_no_say_in_its_own_ratio():
     assert not np.allclose(after[~own], before[~own])  # the others' calibration saw the odd trials
 
 
+def test_other_scores_of_the_same_trials_are_calibrated_by_the_same_fits():
+    scores, is_target, enrol, test = trials_of_speakers(num_speakers=12)
+    folded = FoldedCalibration(scores, is_target, enrol, test, seed=1)
+    shift = folded.llrs(scores + 1.0) - folded.llrs(scores)
+    slopes = {calibration.slope for calibration in folded.calibrations.values()}
+    assert np.isin(shift.round(9), np.round(list(slopes), 9)).all() and len(set(shift.round(9))) > 10
+
+
 def test_exchanging_enrolment_and_test_changes_nothing():
     scores, is_target, enrol, test = trials_of_speakers(num_speakers=12)
     quality = {"length": np.arange(scores.size) % 7.0}
@@ -48,4 +60,4 @@ def test_separable_trials_get_finite_ratios_by_a_slope_held_down():
 def test_too_few_speakers_are_told():
     scores, is_target, enrol, test = trials_of_speakers(num_speakers=7)
     with pytest.raises(InputError, match="7 speakers: .* needs 8 or more"):
-        cross_validated_llrs(scores, is_target, enrol, test, seed=0)
+        FoldedCalibration(scores, is_target, enrol, test, seed=0)
