@@ -17,20 +17,25 @@ FRONT_TO_EMBEDDING = ("compute_features", "mean_var_norm", "embedding_model")  #
 MIN_DURATION_S = 0.5  # a shorter utterance is repeated up to it: the network's kernels need some frames
 MAX_BATCH_S = 60.0  # audio in one batch, seconds
 
+Alter = Callable[[np.ndarray, int, str], np.ndarray]  # samples, Hz, utterance ID -> samples
+
 
 class Utterances(Dataset):
-    """The whole utterances of a manifest, by row: (samples,) float32."""
+    """The whole utterances of a manifest, altered if asked for, by row: (samples,) float32."""
 
-    def __init__(self, manifest: pd.DataFrame, sample_rate: int) -> None:
-        self.rows = list(zip(manifest["wav"], manifest["start"], manifest["stop"], strict=True))
+    def __init__(self, manifest: pd.DataFrame, sample_rate: int, alter: Alter | None) -> None:
+        self.rows = list(zip(manifest["ID"], manifest["wav"], manifest["start"], manifest["stop"], strict=True))
         self.sample_rate = sample_rate
+        self.alter = alter
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray]:
-        wav, start, stop = self.rows[index]
+        utt_id, wav, start, stop = self.rows[index]
         samples = read_audio(wav, self.sample_rate, start, stop)
+        if self.alter:
+            samples = self.alter(samples, self.sample_rate, utt_id)
         return index, repeat_to(samples, round(MIN_DURATION_S * self.sample_rate))
 
 
@@ -45,17 +50,23 @@ def embed(modules: torch.nn.ModuleDict, waves: torch.Tensor) -> np.ndarray:
 
 
 def embed_manifest(
-    modules: torch.nn.ModuleDict, manifest: pd.DataFrame, sample_rate: int, device: str, num_workers: int = 0
+    modules: torch.nn.ModuleDict,
+    manifest: pd.DataFrame,
+    sample_rate: int,
+    device: str,
+    num_workers: int = 0,
+    alter: Alter | None = None,
 ) -> np.ndarray:
     """Return the embeddings, float32 (utterances, dims), of a manifest's rows in their order, with a progress bar.
 
     ``modules`` holds ``compute_features``, ``mean_var_norm`` and ``embedding_model``, and is put into its evaluation
-    mode. Raises InputError, naming the utterance, when one cannot be read or its embedding is not finite.
+    mode. ``alter``, such as a Condition, is applied to each utterance after reading. Raises InputError, naming the
+    utterance, when one cannot be read or its embedding is not finite.
     """
     modules.eval()
     by_length = manifest["duration"].to_numpy().argsort(kind="stable")
     loader = DataLoader(
-        Utterances(manifest, sample_rate), batch_size=None, sampler=by_length.tolist(), num_workers=num_workers
+        Utterances(manifest, sample_rate, alter), batch_size=None, sampler=by_length.tolist(), num_workers=num_workers
     )
     batches = _equal_lengths(loader, MAX_BATCH_S * sample_rate)
     found: dict[int, np.ndarray] = {}

@@ -7,6 +7,8 @@ import soundfile
 import torch
 
 from tests.conftest import make_voice
+from voice_biometrics.audio import repeat_to
+from voice_biometrics.conditions import conditions_named
 from voice_biometrics.embedding import FRONT_TO_EMBEDDING, embed, embed_manifest
 from voice_biometrics.errors import InputError
 from voice_biometrics.hparams import read_command_line
@@ -76,3 +78,17 @@ def test_an_embedding_that_is_not_finite_is_named(modules, manifest):
     broken["embedding_model"].forward = lambda features, lengths: features[:, :1] * float("nan")
     with pytest.raises(InputError, match="utterance u"):
         embed_manifest(broken, manifest, 16000, "cpu")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_each_utterance_is_altered_by_its_id_before_it_is_repeated(modules, manifest, num_workers):
+    (short,) = conditions_named("short:0.8")
+    altered = embed_manifest(modules, manifest, 16000, "cpu", num_workers, alter=short)
+    plain = embed_manifest(modules, manifest, 16000, "cpu")
+    for row in range(len(manifest)):
+        samples, _ = soundfile.read(manifest["wav"][row], dtype="float32")
+        cut = repeat_to(short(samples, 16000, manifest["ID"][row]), 8000)
+        alone = embed(modules, torch.from_numpy(cut)[None])
+        np.testing.assert_allclose(altered[row], alone[0], rtol=1e-4, atol=1e-5)
+    unchanged = np.isclose(altered, plain, rtol=1e-4, atol=1e-5).all(axis=1)
+    assert unchanged.tolist() == [False, True, False, False, True, False]
