@@ -9,7 +9,8 @@ from voice_biometrics.files import write_json
 from voice_biometrics.intervals import bootstrap_intervals
 from voice_biometrics.measures import Eer
 from voice_biometrics.metrics import error_rates, summary
-from voice_biometrics.plots import plot_det, plot_score_histograms
+from voice_biometrics.plots import plot_score_histograms
+from voice_biometrics.plots_det import DetCurve, plot_det
 
 NUM_REPLICATES = 1000  # of the bootstrap; with 1,000 the ends of the interval are steady to a few per cent of its width
 
@@ -33,7 +34,7 @@ def write_evaluation(
         metrics["eer_95_percent_interval"] = [found.lower, found.upper]
     rates = error_rates(values, is_target)
     write_json(metrics, folder / "metrics.json")
-    plot_det([(f"{len(scores):,} trials", rates.far, rates.frr, metrics["eer"])], folder / "det.png")
+    plot_det([DetCurve.of(f"{len(scores):,} trials", rates)], folder / "det.png")
     thresholds = {"EER": metrics["eer_threshold"]}
     thresholds |= {f"minDCF, p_target {dcf['p_target']:g}": dcf["threshold"] for dcf in metrics["min_dcf"]}
     plot_score_histograms(values, is_target, thresholds, folder / "scores.png")
