@@ -119,7 +119,7 @@ def without_repeated(
             "keep one of each"
         )
     print(f"Note     {name}: {later.size:,} trials stand there again with the same score; each is counted once")
-    return scores.drop(index=scores.index[later]).reset_index(drop=True)
+    return scores[~np.isin(np.arange(key.size), later)].reset_index(drop=True)
 
 
 def trial_keys(tables: list[pd.DataFrame]) -> list[np.ndarray]:
