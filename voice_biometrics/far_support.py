@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voice_biometrics.errors import InputError
-from voice_biometrics.metrics import ErrorRates
+from voice_biometrics.metrics import ErrorRates, check_far
 
 SUPPORTED, COARSE, UNSUPPORTED = "supported", "coarse", "unsupported"
 ERRORS_FOR_ANY_CLAIM = 3
@@ -29,8 +29,7 @@ def far_support(max_far: float, num_nontarget: int) -> str:
     Returns ``"supported"`` where the FAR is at least 30 errors in these trials, ``"coarse"`` where it is fewer, and
     ``"unsupported"`` where it is fewer than 3. Raises InputError when ``max_far`` lies outside 0 to 1.
     """
-    if not 0.0 <= max_far <= 1.0:
-        raise InputError(f"max_far is {max_far}: give a fraction from 0 to 1 (1 % is 0.01)")
+    check_far(max_far)
     num_errors = round(max_far * num_nontarget, 6)  # 0.07 * 100 is 7.000000000000001
     if num_errors >= ERRORS_FOR_30_PER_CENT:
         return SUPPORTED

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from voice_biometrics.metrics import ErrorRates, checked_trials, error_rates, normalised_weights
+from voice_biometrics.metrics import (
+    ErrorRates,
+    checked_trials,
+    dcf_entry,
+    error_rates,
+    meeting_point,
+    normalised_weights,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +51,7 @@ class PavBins:
 
     def equal_error_rate(self) -> float:
         """Return the EER on the convex hull: see ``rocch_eer``."""
-        far, frr = self.hull()
-        gap = frr - far  # climbs from -1 to +1
-        right = int(np.searchsorted(gap, 0.0))
-        step = gap[right - 1] / (gap[right - 1] - gap[right])
-        return float(frr[right - 1] + step * (frr[right] - frr[right - 1]))
+        return meeting_point(*self.hull())[0]
 
     def min_cllr(self) -> float:
         """Return the C_llr of the bins' own log-likelihood ratios: see the function of the same name."""
@@ -87,14 +90,7 @@ def rocch_eer(scores: np.ndarray, is_target: np.ndarray) -> float:
     The hull joins operating points that can be had by tossing a coin between two thresholds. It is steadier than the
     plain EER where errors are few, and every trial list has exactly one.
 
-    Arguments
-    ---------
-    scores : (trials,) float, higher = more alike.
-    is_target : (trials,) bool, or 0 and 1.
-
-    Raises
-    ------
-    InputError : as ``metrics.error_rates``.
+    Arguments, Raises: as ``metrics.error_rates``.
     """
     return pav_bins(error_rates(scores, is_target)).equal_error_rate()
 
@@ -104,14 +100,7 @@ def min_cllr(scores: np.ndarray, is_target: np.ndarray) -> float:
 
     0 for perfectly separated scores, 1 for useless ones; what ``cllr`` has above it is loss by poor calibration.
 
-    Arguments
-    ---------
-    scores : (trials,) float, higher = more alike.
-    is_target : (trials,) bool, or 0 and 1.
-
-    Raises
-    ------
-    InputError : as ``metrics.error_rates``.
+    Arguments, Raises: as ``metrics.error_rates``.
     """
     return pav_bins(error_rates(scores, is_target)).min_cllr()
 
@@ -121,14 +110,7 @@ def cllr(llrs: np.ndarray, is_target: np.ndarray) -> float:
 
     Each kind weighs one half, however many trials it has. 1 is what ignoring the scores (all LLRs 0) costs.
 
-    Arguments
-    ---------
-    llrs : (trials,) float, natural log-likelihood ratios.
-    is_target : (trials,) bool, or 0 and 1.
-
-    Raises
-    ------
-    InputError : as ``metrics.error_rates``.
+    Arguments, Raises: as ``metrics.error_rates``; ``llrs`` are natural log-likelihood ratios.
     """
     llrs, is_target = checked_trials(llrs, is_target)
     cost = trial_costs(llrs, is_target)
@@ -156,21 +138,17 @@ def act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float, c_miss: fl
 
     Arguments
     ---------
-    llrs : (trials,) float, natural log-likelihood ratios.
-    is_target : (trials,) bool, or 0 and 1.
-    p_target : prior probability of a target trial, in (0, 1).
-    c_miss, c_fa : cost of one false rejection and of one false acceptance, positive.
+    llrs, is_target : as ``cllr``.
+    p_target, c_miss, c_fa : as ``metrics.min_dcf``.
 
     Raises
     ------
-    InputError : as ``metrics.error_rates``, or a prior or a cost is out of its range.
+    InputError : as ``metrics.min_dcf``.
 
     Source: NIST SRE 2019-2021 evaluation plans, "Performance Measurement" (actual detection cost).
     """
-    llrs, is_target = checked_trials(llrs, is_target)
-    miss_weight, fa_weight = normalised_weights(p_target, c_miss, c_fa)
-    accepted = llrs >= bayes_threshold(p_target, c_miss, c_fa)
-    return float(miss_weight * np.mean(~accepted[is_target]) + fa_weight * np.mean(accepted[~is_target]))
+    threshold = bayes_threshold(p_target, c_miss, c_fa)
+    return error_rates(llrs, is_target).dcf_at(threshold, p_target, c_miss, c_fa)
 
 
 def llr_summary(
@@ -183,22 +161,21 @@ def llr_summary(
 
     Arguments
     ---------
-    llrs : (trials,) float, natural log-likelihood ratios.
-    is_target : (trials,) bool, or 0 and 1.
+    llrs, is_target : as ``cllr``.
     p_targets : priors of a target trial, each in (0, 1).
 
     Raises
     ------
     InputError : as ``act_dcf``.
     """
-    bins = pav_bins(error_rates(llrs, is_target))
-    costs = []
-    for p_target in p_targets:
-        constants = {"p_target": p_target, "c_miss": 1.0, "c_fa": 1.0}
-        value = act_dcf(llrs, is_target, p_target)
-        costs.append({"value": value, **constants, "threshold": bayes_threshold(p_target)})
+    rates = error_rates(llrs, is_target)
+    bins = pav_bins(rates)
+    thresholds = [bayes_threshold(p_target) for p_target in p_targets]
     return {
-        "act_dcf": costs,
+        "act_dcf": [
+            dcf_entry(p_target, rates.dcf_at(threshold, p_target), threshold)
+            for p_target, threshold in zip(p_targets, thresholds, strict=True)
+        ],
         "cllr": cllr(llrs, is_target),
         "min_cllr": bins.min_cllr(),
         "rocch_eer": bins.equal_error_rate(),

@@ -11,7 +11,7 @@ import numpy as np
 
 from voice_biometrics.errors import InputError
 from voice_biometrics.llr_metrics import bayes_threshold
-from voice_biometrics.metrics import ErrorRates, normalised_weights
+from voice_biometrics.metrics import ErrorRates, check_far, normalised_weights
 from voice_biometrics.resampling import ResampledTrials
 
 
@@ -109,8 +109,7 @@ class FrrAtFar(_ReadBetweenCuts):
     max_far: float
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.max_far <= 1.0:
-            raise InputError(f"max_far is {self.max_far}: give a fraction from 0 to 1 (1 % is 0.01)")
+        check_far(self.max_far)
 
     def _cuts(self, resampled: ResampledTrials) -> tuple[np.ndarray, np.ndarray]:
         right = np.argmax(resampled.far <= self.max_far, axis=0)

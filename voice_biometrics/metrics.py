@@ -33,24 +33,30 @@ class ErrorRates:
 
     def equal_error_rate(self) -> tuple[float, float]:
         """Return (EER, threshold): see the function of the same name."""
-        gap = self.frr - self.far  # climbs from -1 to +1
-        right = int(np.searchsorted(gap, 0.0))  # the first point where FRR has caught up with FAR
-        step = gap[right - 1] / (gap[right - 1] - gap[right])
-        eer = self.frr[right - 1] + step * (self.frr[right] - self.frr[right - 1])
-        return float(eer), float(self.thresholds[right])
+        eer, right = meeting_point(self.far, self.frr)
+        return eer, float(self.thresholds[right])
 
     def min_dcf(self, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> tuple[float, float]:
         """Return (minDCF, threshold): see the function of the same name."""
-        miss_weight, fa_weight = normalised_weights(p_target, c_miss, c_fa)
-        cost = miss_weight * self.frr
-        cost += fa_weight * self.far
+        cost = self._costs(slice(None), p_target, c_miss, c_fa)
         best = int(np.argmin(cost))
         return float(cost[best]), float(self.thresholds[best])
 
+    def dcf_at(self, threshold: float, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
+        """Return the normalised detection cost of accepting from ``threshold`` on, as ``min_dcf`` is normalised."""
+        first = int(np.searchsorted(self.thresholds, threshold))  # between two points nothing changes
+        return float(self._costs(first, p_target, c_miss, c_fa))
+
+    def _costs(self, points: slice | int, p_target: float, c_miss: float, c_fa: float) -> np.ndarray | float:
+        """Return the normalised detection cost of some operating points."""
+        miss_weight, fa_weight = normalised_weights(p_target, c_miss, c_fa)
+        cost = miss_weight * self.frr[points]
+        cost += fa_weight * self.far[points]
+        return cost
+
     def frr_at_far(self, max_far: float) -> tuple[float, float]:
         """Return (FRR, threshold): see the function of the same name."""
-        if not 0.0 <= max_far <= 1.0:
-            raise InputError(f"max_far is {max_far}: give a fraction from 0 to 1 (1 % is 0.01)")
+        check_far(max_far)
         first = int(np.searchsorted(-self.far, -max_far))  # -far grows: the first point with far <= max_far
         return float(self.frr[first]), float(self.thresholds[first])
 
@@ -100,14 +106,7 @@ def equal_error_rate(scores: np.ndarray, is_target: np.ndarray) -> tuple[float, 
     The EER is read on the straight line between the two operating points where FRR overtakes FAR; the
     threshold is that of the second of them, ``inf`` when it is "reject all" (as for all-tied scores).
 
-    Arguments
-    ---------
-    scores : (trials,) float, higher = more alike.
-    is_target : (trials,) bool, or 0 and 1.
-
-    Raises
-    ------
-    InputError : as ``error_rates``.
+    Arguments, Raises: as ``error_rates``.
     """
     return error_rates(scores, is_target).equal_error_rate()
 
@@ -122,8 +121,7 @@ def min_dcf(
 
     Arguments
     ---------
-    scores : (trials,) float, higher = more alike.
-    is_target : (trials,) bool, or 0 and 1.
+    scores, is_target : as ``error_rates``.
     p_target : prior probability of a target trial, in (0, 1).
     c_miss, c_fa : cost of one false rejection and of one false acceptance, positive.
 
@@ -143,8 +141,7 @@ def frr_at_far(scores: np.ndarray, is_target: np.ndarray, max_far: float) -> tup
 
     Arguments
     ---------
-    scores : (trials,) float, higher = more alike.
-    is_target : (trials,) bool, or 0 and 1.
+    scores, is_target : as ``error_rates``.
     max_far : the limit, a fraction: 0.01 for FVC's FMR100, 0.001 for FMR1000, 0 for ZeroFMR.
 
     Raises
@@ -163,8 +160,7 @@ def summary(scores: np.ndarray, is_target: np.ndarray, p_targets: Sequence[float
 
     Arguments
     ---------
-    scores : (trials,) float, higher = more alike.
-    is_target : (trials,) bool, or 0 and 1.
+    scores, is_target : as ``error_rates``.
     p_targets : priors of a target trial, each in (0, 1).
 
     Raises
@@ -173,18 +169,41 @@ def summary(scores: np.ndarray, is_target: np.ndarray, p_targets: Sequence[float
     """
     rates = error_rates(scores, is_target)
     eer, eer_threshold = rates.equal_error_rate()
-    costs = []
-    for p_target in p_targets:
-        value, threshold = rates.min_dcf(p_target)
-        constants = {"p_target": p_target, "c_miss": 1.0, "c_fa": 1.0}
-        costs.append({"value": value, **constants, "threshold": _finite_or_none(threshold)})
     return {
         "eer": eer,
         "eer_threshold": _finite_or_none(eer_threshold),
-        "min_dcf": costs,
+        "min_dcf": [dcf_entry(p_target, *rates.min_dcf(p_target)) for p_target in p_targets],
         "num_target": rates.num_target,
         "num_nontarget": rates.num_nontarget,
     }
+
+
+def dcf_entry(p_target: float, value: float, threshold: float) -> dict[str, float | None]:
+    """Return what ``metrics.json`` says of a detection cost with both costs 1.0."""
+    return {
+        "value": value,
+        "p_target": p_target,
+        "c_miss": 1.0,
+        "c_fa": 1.0,
+        "threshold": _finite_or_none(threshold),
+    }
+
+
+def meeting_point(far: np.ndarray, frr: np.ndarray) -> tuple[float, int]:
+    """Return the EER on the line between the two points where FRR overtakes FAR, and the second of the two points.
+
+    far, frr : (points,) float, from accept all (FAR 1) to reject all (FRR 1).
+    """
+    gap = frr - far  # climbs from -1 to +1
+    right = int(np.searchsorted(gap, 0.0))  # the first point where FRR has caught up with FAR
+    step = gap[right - 1] / (gap[right - 1] - gap[right])
+    return float(frr[right - 1] + step * (frr[right] - frr[right - 1])), right
+
+
+def check_far(max_far: float) -> None:
+    """Raise InputError unless ``max_far`` is a fraction."""
+    if not 0.0 <= max_far <= 1.0:
+        raise InputError(f"max_far is {max_far}: give a fraction from 0 to 1 (1 % is 0.01)")
 
 
 def _count_below(thresholds: np.ndarray, ordered: np.ndarray) -> np.ndarray:
