@@ -103,6 +103,7 @@ def rows(options: argparse.Namespace) -> list[tuple[str, str, Run, str]]:
     loop = measure("score_list_one_by_one", 0, options, is_peer=True)
     cohort_loop = measure("score_list_one_by_one", 20_000, options, is_peer=True)
     plain = measure("bootstrap_by_repetition", 3_000_000, options)
+    as_text = measure("read_as_text", 10_000_000, options)
     return [
         ("EER + minDCF (2) + C_llr, 3.7 M trials", "3 s, 1 GiB", median_run("metrics", millions, options),
          f"{peer_eer}; {peer_dcf}"),
@@ -116,6 +117,9 @@ def rows(options: argparse.Namespace) -> list[tuple[str, str, Run, str]]:
          median_run("bootstrap", 3_000_000, options, 1),
          f"repeat and sort again: {words(plain.seconds / 2)} for one (EER, minDCF); "
          f"{words(plain.seconds / 2 * NUM_REPLICATES)} for all, by proportion"),
+        ("read and check a score file of 10 M lines", "-", median_run("read_scores", 10_000_000, options),
+         f"pandas, all columns as text: {words(as_text.seconds)}, {as_text.peak_gib:.2f} GiB"),
+        ("25 groups with intervals, 500,000 trials", "-", median_run("groups", 500_000, options, 1), "-"),
     ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Each takes a size, a seed and the path of a trial list, makes its random input, 
 """
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,86 @@ def bootstrap_by_repetition(size: int, seed: int, trials: Path) -> float:
     return time.perf_counter() - start
 
 
+def score_file(size: int, seed: int, path: Path) -> None:
+    """Write a CSV of scored trials of 5,000 utterances of VoxCeleb's names, in pieces; no trial stands twice."""
+    import pyarrow
+    from pyarrow.csv import CSVWriter, WriteOptions
+
+    rng = np.random.default_rng(seed)
+    utt_ids = np.array([f"id{10000 + number // 40}/abcdefghijk/{number % 40:05d}.wav" for number in range(5000)])
+    fields = {"enrol_id": "string", "test_id": "string", "target": "int8", "score": "double"}
+    options = WriteOptions(quoting_style="none", include_header=False)
+    with open(path, "wb") as file:
+        file.write(b"enrol_id,test_id,target,score\n")
+        with CSVWriter(file, pyarrow.schema(list(fields.items())), write_options=options) as writer:
+            for start in range(0, size, 500_000):
+                enrol, test = np.divmod(np.arange(start, min(start + 500_000, size)), 5000)
+                columns = [utt_ids[enrol], utt_ids[test], enrol // 40 == test // 40, rng.normal(size=enrol.size)]
+                named = dict(zip(fields, columns, strict=True)) | {"target": columns[2].astype(np.int8)}
+                writer.write(pyarrow.table(named))
+
+
+def read_file(read: Callable[[Path], object]) -> Callable[[int, int, Path], float]:
+    """Read a score file of ``size`` lines."""
+
+    def job(size: int, seed: int, trials: Path) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "scores.csv"
+            score_file(size, seed, path)
+            start = time.perf_counter()
+            read(path)
+            return time.perf_counter() - start
+
+    return job
+
+
+def read_ours(path: Path) -> object:
+    """By blocks, checked, each ID kept once."""
+    from voice_biometrics.trial_scores import read_scores
+
+    return read_scores(path)
+
+
+def read_as_text(path: Path) -> object:
+    """The plain way: all columns as text, then scores and labels converted and checked."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    score = pd.to_numeric(table["score"], errors="coerce")
+    assert table["target"].isin(["0", "1"]).all() and np.isfinite(score).all()
+    return table.astype({"target": np.int8, "score": np.float64})
+
+
+def groups(size: int, seed: int, trials: Path) -> float:
+    """Rates by gender (also across), age, language and duration, of 200 speakers, with intervals: 25 groups."""
+    import pandas as pd
+
+    from voice_biometrics.groups import measure_groups
+
+    rng = np.random.default_rng(seed)
+    speaker = np.repeat(np.arange(200), 20)
+    ages = rng.integers(5, 80, 200)
+    manifest = pd.DataFrame(
+        {
+            "ID": [f"utt{number}" for number in range(speaker.size)],
+            "duration": rng.uniform(1.0, 20.0, speaker.size),
+            "spk_id": [f"spk{number}" for number in speaker],
+            "gender": np.array(["f", "m"])[speaker % 2],
+            "age": ages[speaker],
+            "language": np.array(list("abcdefgh"))[speaker % 8],
+        }
+    )
+    enrol, test = rng.integers(speaker.size, size=(2, size))
+    test = np.where(np.arange(size) % 20 == 0, enrol // 20 * 20 + test % 20, test)
+    is_target = speaker[enrol] == speaker[test]
+    utt_ids = manifest["ID"].to_numpy()
+    scores = pd.DataFrame({"enrol_id": utt_ids[enrol], "test_id": utt_ids[test], "target": is_target.astype(np.int8)})
+    scores["score"] = rng.normal(size=size) + 3.0 * is_target
+    start = time.perf_counter()
+    measure_groups(scores, manifest, threshold=1.5, num_replicates=NUM_REPLICATES, seed=seed)
+    return time.perf_counter() - start
+
+
 JOBS = {
     "metrics": metrics,
     "speechbrain_eer": speechbrain_metric("EER"),
@@ -165,4 +246,7 @@ JOBS = {
     "all_pairs": all_pairs,
     "bootstrap": bootstrap,
     "bootstrap_by_repetition": bootstrap_by_repetition,
+    "read_scores": read_file(read_ours),
+    "read_as_text": read_file(read_as_text),
+    "groups": groups,
 }
