@@ -2,9 +2,11 @@
 
 import json
 
+import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
 from sklearn.metrics import det_curve
 
 from voice_biometrics.errors import InputError
@@ -103,6 +105,33 @@ def test_figures_do_not_change_with_trial_order_growing_transforms_or_repetition
 def test_swapping_the_kinds_and_the_sign_of_scores_keeps_the_eer(trials):
     scores, is_target = trials
     assert equal_error_rate(-scores, ~is_target)[0] == pytest.approx(equal_error_rate(scores, is_target)[0], abs=1e-12)
+
+
+RANKS = st.lists(st.integers(0, 9), min_size=1, max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(RANKS, RANKS, st.lists(st.floats(-1e300, 1e300), min_size=10, max_size=10, unique=True), st.floats(0.01, 0.99))
+def test_only_the_order_of_scores_counts(target, nontarget, values, p_target):
+    ranks, is_target = as_trials(target, nontarget)
+    scores = np.sort(values)[ranks.astype(int)]  # any strictly growing map of the ranks
+    assert equal_error_rate(scores, is_target)[0] == equal_error_rate(ranks, is_target)[0]
+    assert min_dcf(scores, is_target, p_target)[0] == min_dcf(ranks, is_target, p_target)[0]
+    assert frr_at_far(scores, is_target, p_target)[0] == frr_at_far(ranks, is_target, p_target)[0]
+    turned = equal_error_rate(-scores, ~is_target)[0]
+    assert turned == pytest.approx(equal_error_rate(scores, is_target)[0], abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(RANKS, RANKS, st.floats(0.01, 0.99), st.floats(-1.0, 11.0))
+def test_the_cost_at_a_threshold_is_counted_and_never_below_the_least(target, nontarget, p_target, threshold):
+    scores, is_target = as_trials(target, nontarget)
+    rates = error_rates(scores, is_target)
+    misses, false_accepts = np.mean(scores[is_target] < threshold), np.mean(scores[~is_target] >= threshold)
+    expected = (p_target * misses + (1 - p_target) * false_accepts) / min(p_target, 1 - p_target)
+    assert rates.dcf_at(threshold, p_target) == pytest.approx(expected, abs=1e-12)
+    assert rates.min_dcf(p_target)[0] <= rates.dcf_at(threshold, p_target) + 1e-12
+    assert rates.dcf_at(rates.min_dcf(p_target)[1], p_target) == rates.min_dcf(p_target)[0] <= 1.0
 
 
 def test_single_precision_scores_stay_single_and_tie_as_such():
