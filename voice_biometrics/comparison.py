@@ -13,7 +13,7 @@ from voice_biometrics.far_support import supported_frr_at_far
 from voice_biometrics.intervals import Difference, bootstrap_differences
 from voice_biometrics.measures import Eer, FrrAtFar, Measure, MinDcf
 from voice_biometrics.metrics import ErrorRates, error_rates
-from voice_biometrics.trial_scores import trial_keys, utterance_rows, without_repeated
+from voice_biometrics.trial_tables import id_codes, trial_keys, utterance_rows, without_repeated
 
 MAX_FAR = 0.01  # FVC's FMR100
 
@@ -132,15 +132,12 @@ def speakers_of_targets(scores: pd.DataFrame) -> pd.Series:
     of them. An utterance without a target trial is a speaker of its own, so that intervals come out a little narrow
     where there are many such; with a manifest, use its speakers.
     """
-    sides = [scores[column].astype("category") for column in ("enrol_id", "test_id")]
-    joined = pd.api.types.union_categoricals(sides)
-    is_target = scores["target"].to_numpy() == 1
-    enrol, test = (codes[is_target] for codes in np.split(joined.codes, 2))
-    size = len(joined.categories)
-    links = coo_array((np.ones(enrol.size, np.int8), (enrol, test)), shape=(size, size))
+    codes, utt_ids = id_codes([scores])
+    enrol, test = (side[scores["target"].to_numpy() == 1] for side in codes)
+    links = coo_array((np.ones(enrol.size, np.int8), (enrol, test)), shape=(len(utt_ids), len(utt_ids)))
     _, speaker = connected_components(links, directed=False)
     _, first = np.unique(speaker, return_index=True)
-    return pd.Series(joined.categories.to_numpy()[first[speaker]], index=joined.categories)
+    return pd.Series(utt_ids.to_numpy()[first[speaker]], index=utt_ids)
 
 
 def _line(figure: ComparedFigure, names: tuple[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from voice_biometrics.bands import duration_bands, group_utterances
 from voice_biometrics.errors import InputError
 from voice_biometrics.intervals import Interval, bootstrap_intervals
 from voice_biometrics.measures import Eer, far_at, frr_at
-from voice_biometrics.trial_scores import utterance_rows
+from voice_biometrics.trial_tables import utterance_rows
 
 MAX_CROSSED_GROUPS = 3
 FEW_SPEAKERS = 10  # with fewer, intervals hold the truth in less than 0.9 of lists (see voice_biometrics.intervals)
@@ -120,8 +120,9 @@ def measure_groups(
     plans.append(_duration_plan(manifest["duration"].to_numpy(), trials))
 
     def measured(name: str, chosen: np.ndarray | slice) -> GroupResult:
+        result = _measure(name, chosen, trials, threshold, num_replicates, seed)
         bar.update()
-        return _measure(name, chosen, trials, threshold, num_replicates, seed)
+        return result
 
     with tqdm(total=1 + sum(len(plan.names) for plan in plans), desc="groups", unit="group", delay=2) as bar:
         overall = measured("all trials", slice(None))

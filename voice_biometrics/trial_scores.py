@@ -12,7 +12,7 @@ import csv
 import gzip
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,10 +27,10 @@ from data_prep.trials import COLUMNS as TRIAL_COLUMNS
 from data_prep.trials import check_both_kinds
 from voice_biometrics.errors import InputError
 from voice_biometrics.files import written_whole
+from voice_biometrics.trial_tables import ID_COLUMNS, without_repeated
 from voice_biometrics.scoring import cosine_scores
 
 COLUMNS = [*TRIAL_COLUMNS, "score"]
-ID_COLUMNS = ["enrol_id", "test_id"]
 LABELS = {1: 1, 0: 0, "1": 1, "0": 0, "target": 1, "nontarget": 0, "true": 1, "false": 0}
 BYTES_PER_BLOCK = 2**22  # of CSV text that is parsed at a time
 ROWS_PER_BLOCK = 2**17  # of Parquet
@@ -85,69 +85,6 @@ def read_scores(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: expected {form} with the columns {', '.join(COLUMNS)}: {error}") from error
     check_both_kinds(scores["target"].to_numpy(), str(path))
     return without_repeated(scores, str(path), lambda row: _name_row(path, row))
-
-
-def without_repeated(
-    scores: pd.DataFrame, name: str, name_row: Callable[[int], str] = lambda row: f"trial {row + 1}"
-) -> pd.DataFrame:
-    """Return ``scores`` with each trial once, the first time it stands there, and tell how many were left out.
-
-    Arguments
-    ---------
-    scores : a table with ``enrol_id``, ``test_id``, ``target`` and ``score``.
-    name : what to call it. name_row : what to call a row of it, counted from 0.
-
-    Raises
-    ------
-    InputError : a trial is repeated with another score or label.
-    """
-    key = trial_keys([scores])[0]
-    in_order = np.sort(key)
-    if not (in_order[1:] == in_order[:-1]).any():
-        return scores
-    order = np.argsort(key, kind="stable")
-    repeats = np.flatnonzero(key[order][1:] == key[order][:-1])
-    earlier, later = order[repeats], order[repeats + 1]
-    target, score = scores["target"].to_numpy(), scores["score"].to_numpy()
-    differs = (target[earlier] != target[later]) | (score[earlier] != score[later])
-    if differs.any():
-        rows = [int(side[np.argmax(differs)]) for side in (earlier, later)]
-        found = " and ".join(f"{score[row]} (target {target[row]}) in {name_row(row)}" for row in rows)
-        enrol_id, test_id = scores[ID_COLUMNS].iloc[rows[0]]
-        raise InputError(
-            f"{name}: trial {enrol_id} {test_id} has the scores {found} ({np.count_nonzero(differs):,} such); "
-            "keep one of each"
-        )
-    print(f"Note     {name}: {later.size:,} trials stand there again with the same score; each is counted once")
-    return scores[~np.isin(np.arange(key.size), later)].reset_index(drop=True)
-
-
-def trial_keys(tables: list[pd.DataFrame]) -> list[np.ndarray]:
-    """Return (trials,) int64 for each table: a number for each pair ``enrol_id, test_id``, the same in all tables."""
-    sides = [table[column].astype("category") for table in tables for column in ID_COLUMNS]
-    joined = pd.api.types.union_categoricals(sides)
-    codes = np.split(joined.codes, np.cumsum([len(side) for side in sides])[:-1])
-    num_ids = np.int64(len(joined.categories))
-    return [enrol * num_ids + test for enrol, test in zip(codes[::2], codes[1::2], strict=True)]
-
-
-def utterance_rows(scores: pd.DataFrame, utt_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Return where ``enrol_id`` and ``test_id`` of each trial stand in ``utt_ids``, (trials,) int each.
-
-    Raises InputError, naming the first, when an utterance of a trial is not among ``utt_ids``.
-    """
-    found = []
-    for column in ID_COLUMNS:
-        side = scores[column].astype("category").cat
-        rows = utt_ids.get_indexer(side.categories)[side.codes]
-        if (rows < 0).any():
-            trial = int(np.argmax(rows < 0))
-            raise InputError(
-                f"trial {trial + 1}: {column} {scores[column].iloc[trial]} is not among the {len(utt_ids)} utterances "
-                "of the manifest; give the manifest of these trials"
-            )
-        found.append(rows)
-    return found[0], found[1]
 
 
 def _is_parquet(path: Path) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from voice_biometrics.trial_scores import utterance_rows
+from voice_biometrics.trial_tables import utterance_rows
 
 
 def worst_speakers(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: float, count: int = 10) -> pd.DataFrame:
@@ -32,25 +32,12 @@ def worst_speakers(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: floa
     InputError : an utterance of a trial is not in the manifest.
     """
     names, enrol, test = _speakers(scores, manifest)
-    is_target = scores["target"].to_numpy() == 1
-    accepted = scores["score"].to_numpy() >= threshold
-    pairs = _count_pairs(enrol, test, ~is_target, accepted)
-
-    def per_speaker(chosen: np.ndarray) -> np.ndarray:
-        return np.bincount(enrol[chosen], minlength=names.size)
-
-    def met(chosen: np.ndarray) -> np.ndarray:
-        return per_speaker(chosen) + np.bincount(test[chosen], minlength=names.size)
-
-    table = pd.DataFrame({"spk_id": names})
-    table["num_target"], table["num_false_rejects"] = per_speaker(is_target), per_speaker(is_target & ~accepted)
-    table["frr"] = table["num_false_rejects"] / table["num_target"]
-    table["num_nontarget"], table["num_false_accepts"] = met(~is_target), met(~is_target & accepted)
-    table["far"] = table["num_false_accepts"] / table["num_nontarget"]
-    table["mean_error"] = table[["frr", "far"]].mean(axis=1)
+    is_target, accepted = scores["target"].to_numpy() == 1, scores["score"].to_numpy() >= threshold
+    table = _rates_by_speaker(names, enrol, test, is_target, accepted)
     num_errors = table["num_false_rejects"] + table["num_false_accepts"]
     order = np.lexsort((table["spk_id"], -num_errors, -table["mean_error"]))
     table = table.iloc[order[num_errors.to_numpy()[order] > 0][:count]]
+    pairs = _count_pairs(enrol, test, ~is_target, accepted)
     confused = [_most_confused(pairs, speaker) for speaker in table.index]
     table["confused_with"] = [None if other is None else names[other] for other, _, _ in confused]
     table["num_confused"], table["num_met"] = [num for _, num, _ in confused], [num for _, _, num in confused]
@@ -98,6 +85,24 @@ def _speakers(scores: pd.DataFrame, manifest: pd.DataFrame) -> tuple[np.ndarray,
     codes, names = pd.factorize(manifest["spk_id"], sort=True)
     enrol, test = utterance_rows(scores, pd.Index(manifest["ID"]))
     return np.asarray(names), codes[enrol], codes[test]
+
+
+def _rates_by_speaker(
+    names: np.ndarray, enrol: np.ndarray, test: np.ndarray, is_target: np.ndarray, accepted: np.ndarray
+) -> pd.DataFrame:
+    """Count each speaker's trials and errors: a target trial has one speaker, a non-target trial two."""
+
+    def count(chosen: np.ndarray, sides: list[np.ndarray]) -> np.ndarray:
+        return sum(np.bincount(side[chosen], minlength=names.size) for side in sides)
+
+    table = pd.DataFrame({"spk_id": names})
+    table["num_target"] = count(is_target, [enrol])
+    table["num_false_rejects"] = count(is_target & ~accepted, [enrol])
+    table["frr"] = table["num_false_rejects"] / table["num_target"]
+    table["num_nontarget"] = count(~is_target, [enrol, test])
+    table["num_false_accepts"] = count(~is_target & accepted, [enrol, test])
+    table["far"] = table["num_false_accepts"] / table["num_nontarget"]
+    return table.assign(mean_error=table[["frr", "far"]].mean(axis=1))
 
 
 def _count_pairs(enrol: np.ndarray, test: np.ndarray, nontarget: np.ndarray, accepted: np.ndarray) -> pd.DataFrame:

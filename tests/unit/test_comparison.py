@@ -22,7 +22,7 @@ def system(distance, seed):
 def test_trials_are_aligned_whatever_their_order_and_the_type_of_their_columns():
     a, b = system(2.0, 0), system(2.0, 1)
     shuffled = b.sample(frac=1.0, random_state=0).astype({"enrol_id": "category", "test_id": "category"})
-    for other in (b, shuffled):
+    for other in (b, shuffled, b.astype({"enrol_id": object, "test_id": object})):
         aligned_a, aligned_b = align_scores(a, other)
         assert aligned_a["score"].tolist() == a["score"].tolist()
         assert aligned_b["score"].tolist() == b["score"].tolist()
