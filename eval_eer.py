@@ -1,66 +1,162 @@
-"""Score trials and report the equal error rate: ``python eval_eer.py [HPARAMS] [--key value ...]``.
+"""Judge a trained run, or any system's scores: ``python eval_eer.py [HPARAMS] [--key value ...] [options]``.
 
     python eval_eer.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
-    python eval_eer.py --scores scores.csv                         any system's scores; nothing is trained
+    python eval_eer.py --scores a.csv --against b.csv --test_manifest speakers.csv
 
-Give the arguments that train.py had; the best checkpoint of its run folder is taken. The trials are those of the test
-part, or of the held-out speakers where the corpus has none, or:
-  --test_manifest FILE   a manifest (ID, duration, wav, start, stop, spk_id); $data_root in it is --data_folder
-  --test_trials FILE     its trial list (enrol_id, test_id, target, or VoxCeleb's form); without one all pairs
-  --scores FILE          only recompute the figures of a score file (enrol_id, test_id, target, score)
+HPARAMS and --key are what train.py had; the best checkpoint is taken. Scoring keys: --as_norm_top 300, --subtract_mean
+True, --segment_s 3, --calibrate_with_durations True (see "Scoring" in the hparams file).
+Trials, in place of the run's test part or held-out speakers:
+  --test_manifest FILE     utterances (ID, duration, wav, start, stop, spk_id, and groups such as gender, age)
+  --test_trials FILE       trials among them (enrol_id, test_id, target, or VoxCeleb's form); without it all pairs
+  --enrolment FILE         models of several utterances (model_id, utt_id), which the trials name as enrol_id
+  --enrol_with N           enrol each speaker with N drawn utterances, and try all others
+  --condition NAME ...     beside the clean trials: channel (the default), noise, telephone, short; noise:15,3; none
+Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz or .parquet), no run needed:
+  --scores FILE            the trials; --test_manifest (ID, spk_id, and groups) gives intervals and groups
+  --held_out_scores FILE   of other speakers, to calibrate on; without it these very speakers, by cross-validation
+For both:
+  --against FILE ...       other systems' scores of the same trials: differences, with intervals and p-values
+  --custom P,MISS,FA       a threshold for your use: prior of a target trial, cost of a miss and of a false accept
 
-Writes to <run folder>/eval/<trial list>, or beside the score file: scores.csv, metrics.json, det.png, scores.png.
+Writes report.html, report.md, metrics.json, scores and pictures to <run folder>/eval/<trials>, or beside --scores.
 """
 
 import argparse
+import re
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+import pandas as pd
+
+from data_prep.manifest import read_manifest
+from voice_biometrics.comparison import speakers_of_targets
+from voice_biometrics.conditions import CLEAN, Condition, conditions_named
 from voice_biometrics.errors import InputError, tell_input_errors
-from voice_biometrics.evaluation import say_metrics, write_evaluation
+from voice_biometrics.evaluation import Evaluation, evaluate
+from voice_biometrics.evaluation_report import Subject, say, write_evaluation
+from voice_biometrics.metrics import USUAL_COSTS, Cost
+from voice_biometrics.operating_points import DOOR, SMART_SPEAKER, CustomUse, Use
+from voice_biometrics.scored_trials import ScoredTrials
 from voice_biometrics.trial_scores import read_scores, write_scores
 
-P_TARGETS = (0.01, 0.05)  # of a score file; a run's are the p_targets of its hparams
+ID_AND_SPEAKER = ("ID", "spk_id")
 
 
 @tell_input_errors
 def main(arguments: list[str]) -> None:
-    """Evaluate a score file, or a trained run."""
+    """Judge a score file, or a trained run, and write the report."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__.strip())
+        sys.exit(0)
     options, rest = parse_options(arguments)
-    if options.scores:
-        metrics, folder = evaluate_file(options.scores, rest)
-    else:
-        metrics, folder = evaluate_run(options, rest)
-    say_metrics(metrics, folder)
+    options.command = f"python eval_eer.py {shlex.join(arguments)}"
+    judge = judge_scores if options.scores else judge_run
+    evaluation, subject, costs = judge(options, rest)
+    write_evaluation(evaluation, subject, read_others(options, evaluation), costs)
+    say(evaluation, subject)
 
 
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the options of this script out of ``arguments``; the rest are those of train.py."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage=__doc__)
-    for name in ("--scores", "--test_manifest", "--test_trials"):
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = refuse
+    for name in ("--test_manifest", "--test_trials", "--enrolment", "--scores", "--held_out_scores"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--against", type=Path, nargs="+", default=[])
+    parser.add_argument("--condition", nargs="+", default=["channel"])
+    parser.add_argument("--enrol_with", type=int, default=1)
+    parser.add_argument("--custom")
     return parser.parse_known_args(arguments)
 
 
-def evaluate_file(path: Path, rest: list[str]) -> tuple[dict, Path]:
-    """Recompute the figures of a score file into a folder of its name beside it."""
+def refuse(message: str) -> NoReturn:
+    """Tell an option that cannot be taken."""
+    raise InputError(f"{message}; see python eval_eer.py --help")
+
+
+def judge_scores(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
+    """Judge the scores of any system."""
     if rest:
-        raise InputError(f"--scores: the scores are all that is needed; leave out {' '.join(rest)}")
-    folder = path.parent / f"{path.stem}_eval"
-    return write_evaluation(read_scores(path), folder, {"scores": str(path)}, P_TARGETS), folder
+        refuse(f"--scores: the scores are all that is needed; leave out {' '.join(rest)}")
+    files = [path for path in (options.scores, options.held_out_scores, options.test_manifest) if path]
+    utterances = read_manifest(options.test_manifest, ID_AND_SPEAKER) if options.test_manifest else None
+    trials = read_system(options.scores, "clean", utterances)
+    held_out = read_system(options.held_out_scores, "held out", utterances) if options.held_out_scores else None
+    uses, costs = uses_and_costs(options, USUAL_COSTS)
+    evaluation = evaluate([trials], held_out, uses, costs)
+    name = options.scores.name.split(".")[0]
+    known = "utterances that target trials link are taken to be of one speaker"
+    facts = {"scores": str(options.scores), "speakers": str(options.test_manifest or known)}
+    subject = Subject(name, options.scores.parent / f"{name}_eval", options.command, facts, files)
+    return evaluation, subject, costs
 
 
-def evaluate_run(options: argparse.Namespace, rest: list[str]) -> tuple[dict, Path]:
-    """Embed the utterances of the trials with the best checkpoint of a run, score and report."""
+def judge_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
+    """Embed the utterances of the trials with the best checkpoint of a run, score and judge."""
     from voice_biometrics.trained_run import TrainedRun  # here, since score files need not wait for PyTorch
 
+    if options.held_out_scores:
+        refuse("--held_out_scores: a run calibrates on its own held-out speakers")
+    conditions = conditions_of(options)
     run = TrainedRun.from_command_line(rest, __doc__)
-    trial_set = run.trial_set(options.test_manifest, options.test_trials)
-    scores = run.score(trial_set)
-    folder = run.folder / "eval" / trial_set.name
-    write_scores(scores, folder / "scores.csv")
-    speaker_of = trial_set.manifest.set_index("ID")["spk_id"]
-    return write_evaluation(scores, folder, run.describe(trial_set), run.hparams["p_targets"], speaker_of), folder
+    trial_set = run.trial_set(options.test_manifest, options.test_trials, options.enrolment, options.enrol_with)
+    lists = [run.score(trial_set, condition) for condition in conditions]
+    uses, costs = uses_and_costs(options, [Cost(p_target) for p_target in run.hparams["p_targets"]])
+    with_durations = run.hparams["calibrate_with_durations"]
+    evaluation = evaluate(lists, run.held_out_trials(trial_set), uses, costs, with_durations)
+    subject = Subject(
+        title=f"{run.hparams['name']} on {'held-out speakers' if trial_set.is_held_out else trial_set.name}",
+        folder=run.folder / "eval" / trial_set.name,
+        command=options.command,
+        facts=run.facts(trial_set),
+        files=run.files(trial_set),
+        chose_checkpoint=trial_set.is_held_out,
+    )
+    for trials in lists:
+        write_scores(trials.table, subject.folder / scores_name(trials.name))
+    if evaluation.thresholds and (trial_set.is_held_out or not evaluation.on_itself):
+        run.save_thresholds(evaluation.thresholds, trial_set)
+    return evaluation, subject, costs
+
+
+def scores_name(name: str) -> str:
+    """Return the file of a list of scored trials: scores.csv, scores_channel.csv, scores_noise_10_dB_SNR.csv."""
+    return "scores.csv" if name == CLEAN.name else f"scores_{re.sub(r'[^a-zA-Z0-9.]+', '_', name)}.csv"
+
+
+def conditions_of(options: argparse.Namespace) -> list[Condition]:
+    """Return the conditions to evaluate under, none being the clean one."""
+    if options.condition == ["none"]:
+        return [CLEAN]
+    return [CLEAN, *(condition for name in options.condition for condition in conditions_named(name))]
+
+
+def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[list[Use | CustomUse], list[Cost]]:
+    """Return what thresholds are wanted for, and the costs of minDCF and actDCF, the user's own included."""
+    if options.custom is None:
+        return [SMART_SPEAKER, DOOR], list(costs)
+    try:
+        p_target, c_miss, c_fa = (float(value) for value in options.custom.split(","))
+    except ValueError:
+        refuse(f"--custom {options.custom}: expected three numbers, such as 0.01,1,10")
+    return [SMART_SPEAKER, DOOR, CustomUse(p_target, c_miss, c_fa)], [*costs, Cost(p_target, c_miss, c_fa)]
+
+
+def read_system(path: Path, name: str, utterances: pd.DataFrame | None) -> ScoredTrials:
+    """Read a score file; without a manifest its target trials tell who is who."""
+    scores = read_scores(path)
+    if utterances is None:
+        utterances = speakers_of_targets(scores).rename_axis("ID").reset_index(name="spk_id")
+    return ScoredTrials(name, scores, utterances)
+
+
+def read_others(options: argparse.Namespace, evaluation: Evaluation) -> list[ScoredTrials]:
+    """Read the systems to compare with; their trials are the same, so are their speakers."""
+    utterances = evaluation.clean.trials.utterances
+    return [read_system(path, path.name, utterances) for path in options.against]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Two systems on the same trials: the difference of each figure, with its interval and p-value over speakers."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from voice_biometrics.errors import InputError
 from voice_biometrics.far_support import supported_frr_at_far
 from voice_biometrics.intervals import Difference, bootstrap_differences
 from voice_biometrics.measures import Eer, FrrAtFar, Measure, MinDcf
-from voice_biometrics.metrics import ErrorRates, error_rates
+from voice_biometrics.metrics import USUAL_COSTS, Cost, ErrorRates, error_rates
 from voice_biometrics.trial_tables import id_codes, trial_keys, utterance_rows, without_repeated
 
 MAX_FAR = 0.01  # FVC's FMR100
@@ -83,7 +84,7 @@ def compare_systems(
     scores_a: pd.DataFrame,
     scores_b: pd.DataFrame,
     speaker_of: pd.Series,
-    p_targets: Sequence[float] = (0.01, 0.05),
+    costs: Sequence[Cost] = USUAL_COSTS,
     *,
     names: tuple[str, str] = ("A", "B"),
     num_replicates: int = 1000,
@@ -98,7 +99,7 @@ def compare_systems(
     ---------
     scores_a, scores_b, names : as ``align_scores``.
     speaker_of : speaker of each utterance, indexed by its ID; without a manifest, ``speakers_of_targets``.
-    p_targets : priors of a target trial, each in (0, 1).
+    costs : for minDCF.
     num_replicates, seed : of the bootstrap, see ``intervals.bootstrap_differences``.
 
     Raises
@@ -109,7 +110,7 @@ def compare_systems(
     speakers = [speaker_of.to_numpy()[rows] for rows in utterance_rows(a, speaker_of.index)]
     values, is_target = [table["score"].to_numpy() for table in (a, b)], a["target"].to_numpy() == 1
     rates = [error_rates(score, is_target) for score in values]
-    figures = _figures(p_targets, rates[0])
+    figures = _figures(costs, rates[0])
     measures = {figure.name: figure.measure for figure in figures}
     found = bootstrap_differences(*values, is_target, *speakers, measures, num_replicates=num_replicates, seed=seed)
     return [
@@ -165,12 +166,16 @@ def _only_in(scores: pd.DataFrame, alone: np.ndarray, name: str) -> str:
     return f"{np.count_nonzero(alone):,} only in {name} (such as {trial['enrol_id']} {trial['test_id']})"
 
 
-def _figures(p_targets: Sequence[float], rates: ErrorRates) -> list[_Figure]:
+def _min_dcf(rates: ErrorRates, cost: Cost) -> float:
+    return rates.min_dcf(*cost)[0]
+
+
+def _figures(costs: Sequence[Cost], rates: ErrorRates) -> list[_Figure]:
     """Return what these trials allow to compare."""
     figures = [_Figure("EER", "%", Eer(), lambda rates: rates.equal_error_rate()[0])]
-    for p_target in p_targets:
-        name = f"minDCF, p_target {p_target:g}"
-        figures.append(_Figure(name, "", MinDcf(p_target), lambda rates, prior=p_target: rates.min_dcf(prior)[0]))
+    for cost in costs:
+        read = functools.partial(_min_dcf, cost=cost)
+        figures.append(_Figure(f"minDCF, {cost.in_words()}", "", MinDcf(*cost), read))
     at_far = supported_frr_at_far(rates, [MAX_FAR])[0]
     if at_far.frr is not None:
         name, measure = f"FRR at FAR {100 * MAX_FAR:g} %", FrrAtFar(MAX_FAR)

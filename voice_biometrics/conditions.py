@@ -41,11 +41,20 @@ class Condition:
 
     name: str  # for tables: "noise, 10 dB SNR"
     alter: Alteration
+    longest_s: float = math.inf  # no utterance is longer under it, seconds
 
     def __call__(self, samples: np.ndarray, sample_rate: int, utt_id: str) -> np.ndarray:
         """Return float32 (samples',): ``samples`` (samples,) of ``sample_rate`` Hz, altered as ``utt_id`` says."""
         digest = hashlib.sha256(f"{self.name}/{utt_id}".encode()).digest()
         return self.alter(samples, sample_rate, np.random.default_rng(np.frombuffer(digest, "<u4")))
+
+
+def untouched(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ``samples``."""
+    return samples
+
+
+CLEAN = Condition("clean", untouched)
 
 
 def conditions_named(text: str) -> list[Condition]:
@@ -62,7 +71,7 @@ def conditions_named(text: str) -> list[Condition]:
         raise InputError(f"condition {text!r}: expected {CHOICES}")
     graded = GRADED[kind]
     stated = _values(text, values, graded) if colon else graded.usual
-    return [Condition(f"{kind}, {value:g} {graded.unit}", partial(graded.alter, value)) for value in stated]
+    return [graded.condition(kind, value) for value in stated]
 
 
 def channel(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -102,12 +111,18 @@ class _Graded:
     unit: str
     lowest: float
     highest: float
+    cuts: bool = False  # its values are lengths, seconds
+
+    def condition(self, kind: str, value: float) -> Condition:
+        """Return the condition at one value."""
+        longest_s = value if self.cuts else math.inf
+        return Condition(f"{kind}, {value:g} {self.unit}", partial(self.alter, value), longest_s)
 
 
 SINGLE = {"channel": channel, "telephone": telephone}
 GRADED = {
     "noise": _Graded(noisy, (20, 10, 5, 0), "dB SNR", -40, 100),
-    "short": _Graded(short, (1, 2, 3), "s", 0.1, 3600),
+    "short": _Graded(short, (1, 2, 3), "s", 0.1, 3600, cuts=True),
 }
 CHOICES = "channel, noise, telephone or short; noise:15,3 and short:1.5 state the values"
 

@@ -1,5 +1,6 @@
 """Utterances to embeddings: each once, whole, in batches of equal length, so that none depends on its neighbours."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,25 +57,31 @@ def embed_manifest(
     device: str,
     num_workers: int = 0,
     alter: Alter | None = None,
+    segment_s: float = 0.0,
 ) -> np.ndarray:
     """Return the embeddings, float32 (utterances, dims), of a manifest's rows in their order, with a progress bar.
 
     ``modules`` holds ``compute_features``, ``mean_var_norm`` and ``embedding_model``, and is put into its evaluation
-    mode. ``alter``, such as a Condition, is applied to each utterance after reading. Raises InputError, naming the
-    utterance, when one cannot be read or its embedding is not finite.
+    mode. ``alter``, such as a Condition, is applied to each utterance after reading. An utterance longer than
+    ``segment_s`` (seconds; 0: however long) is embedded in segments of this length, evenly spaced over all of it, and
+    gets their mean. Raises InputError, naming the utterance, when one cannot be read or its embedding is not finite.
     """
+    if segment_s and segment_s < MIN_DURATION_S:
+        raise InputError(f"segment_s is {segment_s}: expected 0 (whole utterances) or {MIN_DURATION_S} s and more")
     modules.eval()
     by_length = manifest["duration"].to_numpy().argsort(kind="stable")
     loader = DataLoader(
         Utterances(manifest, sample_rate, alter), batch_size=None, sampler=by_length.tolist(), num_workers=num_workers
     )
-    batches = _equal_lengths(loader, MAX_BATCH_S * sample_rate)
-    found: dict[int, np.ndarray] = {}
+    segments = _segments(loader, round(segment_s * sample_rate))
+    batches = _equal_lengths(segments, MAX_BATCH_S * sample_rate)
+    found: dict[int, list[np.ndarray]] = {}
     with tqdm(total=len(manifest), desc="embeddings", unit="utt", dynamic_ncols=True) as bar:
         for rows, batch in _computed_side_by_side(lambda waves: embed(modules, waves.to(device)), batches, device):
-            found.update(zip(rows, batch, strict=True))
-            bar.update(len(rows))
-    embeddings = np.stack([found[row] for row in range(len(manifest))])
+            bar.update(len(set(rows) - found.keys()))
+            for row, embedding in zip(rows, batch, strict=True):
+                found.setdefault(row, []).append(embedding)
+    embeddings = np.stack([np.mean(found[row], axis=0) for row in range(len(manifest))])
     finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         raise InputError(f"utterance {manifest['ID'].iloc[int(np.argmin(finite))]}: its embedding is not finite")
@@ -105,16 +112,26 @@ def _computed_side_by_side(
         torch.set_num_threads(num_threads)
 
 
-def _equal_lengths(loader: DataLoader, max_samples: float) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Group neighbouring utterances of the same length into batches (rows, waves of (utterances, samples))."""
+def _segments(utterances: Iterable[tuple[int, np.ndarray]], num_samples: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut utterances longer than ``num_samples`` (0: none) into evenly spaced segments of this length, row by row."""
+    for row, samples in utterances:
+        size = num_samples or len(samples)
+        for start in np.linspace(0, max(0, len(samples) - size), max(1, math.ceil(len(samples) / size))):
+            yield int(row), samples[round(start) : round(start) + size]
+
+
+def _equal_lengths(
+    utterances: Iterable[tuple[int, np.ndarray]], max_samples: float
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Group neighbours of the same length into batches (rows, waves of (utterances, samples))."""
     rows: list[int] = []
     waves: list[torch.Tensor] = []
-    for row, samples in loader:
+    for row, samples in utterances:
         wave = torch.as_tensor(samples)
         if rows and (wave.numel() != waves[0].numel() or (len(rows) + 1) * wave.numel() > max_samples):
             yield rows, torch.stack(waves)
             rows, waves = [], []
-        rows.append(int(row))
+        rows.append(row)
         waves.append(wave)
     if rows:
         yield rows, torch.stack(waves)

@@ -1,57 +1,113 @@
-"""Scored trials to figures and pictures: metrics.json, det.png, scores.png, and a few lines on screen."""
+"""A system judged: thresholds from held-out speakers, and the figures of its trials under each condition."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
-import pandas as pd
+import numpy as np
 
-from voice_biometrics.files import write_json
-from voice_biometrics.intervals import bootstrap_intervals
-from voice_biometrics.measures import Eer
-from voice_biometrics.metrics import error_rates, summary
-from voice_biometrics.plots import plot_score_histograms
-from voice_biometrics.plots_det import DetCurve, plot_det
+from voice_biometrics.errors import InputError
+from voice_biometrics.figures import LlrFigures, ScoreFigures, llr_figures, score_figures
+from voice_biometrics.metrics import Cost
+from voice_biometrics.operating_points import CustomUse, Use
+from voice_biometrics.plots_det import band_fars
+from voice_biometrics.score_normalisation import check_other_speakers
+from voice_biometrics.scored_trials import ScoredTrials
+from voice_biometrics.thresholds import Thresholds
 
-NUM_REPLICATES = 1000  # of the bootstrap; with 1,000 the ends of the interval are steady to a few per cent of its width
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A list of trials with its figures.
 
-def write_evaluation(
-    scores: pd.DataFrame, folder: Path, origin: dict, p_targets: Sequence[float], speaker_of: pd.Series | None = None
-) -> dict:
-    """Write metrics.json, det.png and scores.png to ``folder``, and return the metrics.
-
-    ``scores`` has the columns ``enrol_id``, ``test_id``, ``target`` (1 or 0) and ``score``; ``origin`` says what was
-    scored and goes into metrics.json as it is. With ``speaker_of`` (a speaker for each utterance ID) the EER gets its
-    95 % interval over speakers. Rates are fractions.
+    by_llr, llrs : what its log-likelihood ratios, (trials,), say; None where there is no calibration.
     """
-    values, is_target = scores["score"].to_numpy(), scores["target"].to_numpy() == 1
-    metrics = {**origin, **summary(values, is_target, p_targets)}
-    if speaker_of is not None:
-        speakers = [scores[column].map(speaker_of).to_numpy() for column in ("enrol_id", "test_id")]
-        found = bootstrap_intervals(
-            values, is_target, *speakers, {"eer": Eer()}, num_replicates=NUM_REPLICATES, seed=0
-        )["eer"]
-        metrics["eer_95_percent_interval"] = [found.lower, found.upper]
-    rates = error_rates(values, is_target)
-    write_json(metrics, folder / "metrics.json")
-    plot_det([DetCurve.of(f"{len(scores):,} trials", rates)], folder / "det.png")
-    thresholds = {"EER": metrics["eer_threshold"]}
-    thresholds |= {f"minDCF, p_target {dcf['p_target']:g}": dcf["threshold"] for dcf in metrics["min_dcf"]}
-    plot_score_histograms(values, is_target, thresholds, folder / "scores.png")
-    return metrics
+
+    trials: ScoredTrials
+    by_score: ScoreFigures
+    by_llr: LlrFigures | None
+    llrs: np.ndarray | None
+
+    @property
+    def name(self) -> str:
+        """What was scored: "clean", or a condition."""
+        return self.trials.name
+
+    @property
+    def summary(self) -> dict:
+        """All figures, ready for JSON."""
+        return self.by_score.summary | (self.by_llr.summary if self.by_llr else {})
 
 
-def say_metrics(metrics: dict, folder: Path) -> None:
-    """Print the figures and where they were written."""
-    num_target, num_nontarget = metrics["num_target"], metrics["num_nontarget"]
-    print(f"Trials   {num_target + num_nontarget:,}: {num_target:,} target, {num_nontarget:,} non-target")
-    print(f"EER      {100 * metrics['eer']:.2f} %   accepting a score of {metrics['eer_threshold']:.4f} or more")
-    if "eer_95_percent_interval" in metrics:
-        lower, upper = (f"{100 * end:.2f}" for end in metrics["eer_95_percent_interval"])
-        print(f"         {lower} to {upper} % is its 95 % interval over {metrics['num_speakers']} speakers")
-    for dcf in metrics["min_dcf"]:
-        costs = f"p_target {dcf['p_target']:g}, c_miss {dcf['c_miss']:g}, c_fa {dcf['c_fa']:g}"
-        print(f"minDCF   {dcf['value']:.4f}   {costs}")
-    if metrics.get("chose_checkpoint"):
-        print("Note     these held-out speakers also chose the checkpoint, so the EER is a little too good")
-    print(f"Written  {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All figures of one system.
+
+    lists : the trials, clean ones first, then under each condition.
+    thresholds : calibration and operating points; None, with ``not_calibrated`` saying why, where there are none.
+    on_itself : the thresholds come from the clean trials themselves, by cross-validation over their speakers.
+    """
+
+    lists: list[Judged]
+    thresholds: Thresholds | None
+    on_itself: bool
+    not_calibrated: str = ""
+
+    @property
+    def clean(self) -> Judged:
+        """The trials as they are."""
+        return self.lists[0]
+
+    def to_dict(self) -> dict:
+        """Return the figures for metrics.json."""
+        content = self.clean.summary | {"conditions": {judged.name: judged.summary for judged in self.lists[1:]}}
+        if self.thresholds is None:
+            return content | {"not_calibrated": self.not_calibrated}
+        content["calibration"] = self.thresholds.calibration.to_dict() | {"on_these_trials": self.on_itself}
+        content["held_out_operating_points"] = {use: asdict(result) for use, result in self.thresholds.held_out.items()}
+        return content | {"no_operating_point": self.thresholds.refused}
+
+
+def evaluate(
+    lists: Sequence[ScoredTrials],
+    held_out: ScoredTrials | None,
+    uses: Sequence[Use | CustomUse],
+    costs: Sequence[Cost],
+    with_durations: bool = False,
+) -> Evaluation:
+    """Judge a system.
+
+    Arguments
+    ---------
+    lists : its trials, clean ones first, then the same trials under each condition.
+    held_out : trials of other speakers, for calibration and thresholds; None takes the clean trials themselves, each
+        judged by what other speakers' trials say.
+    uses : what thresholds are wanted for. costs : for minDCF and actDCF.
+    with_durations : let the calibration use durations beside the score.
+
+    Raises
+    ------
+    InputError : a speaker is held out and in the trials; or as ``figures.score_figures``.
+    """
+    thresholds, why_not = _thresholds(lists[0], held_out, uses, with_durations)
+    fars = band_fars(int(np.count_nonzero(~lists[0].is_target)))
+    judged = []
+    for trials in lists:
+        by_score, by_llr, llrs = score_figures(trials, costs, fars), None, None
+        if thresholds:
+            llrs = thresholds.llrs(trials, are_held_out=held_out is None)
+            by_llr = llr_figures(trials, llrs, thresholds.points, costs)
+        judged.append(Judged(trials, by_score, by_llr, llrs))
+    return Evaluation(judged, thresholds, on_itself=held_out is None, not_calibrated=why_not)
+
+
+def _thresholds(
+    clean: ScoredTrials, held_out: ScoredTrials | None, uses: Sequence[Use | CustomUse], with_durations: bool
+) -> tuple[Thresholds | None, str]:
+    """Return the thresholds, or None and why there are none."""
+    if held_out is not None:
+        of_trials = (np.unique(np.concatenate(trials.speakers())) for trials in (held_out, clean))
+        check_other_speakers("the held-out trials", *of_trials)
+    try:
+        return Thresholds.from_held_out(held_out or clean, uses, with_durations), ""
+    except InputError as error:
+        return None, str(error)

@@ -101,7 +101,7 @@ def measure_groups(
     Arguments
     ---------
     scores : scored trials: ``enrol_id``, ``test_id``, ``target`` (1 or 0), ``score`` (finite).
-    manifest : utterances: ``ID``, ``spk_id``, ``duration`` (seconds), and columns of metadata.
+    manifest : utterances: ``ID``, ``spk_id``, columns of metadata, and ``duration`` (seconds) if it is known.
     threshold : accept from this score on.
     num_replicates, seed : of the bootstrap over speakers, see ``intervals.bootstrap_intervals``.
 
@@ -117,7 +117,8 @@ def measure_groups(
     skipped = {column: remark for column, (groups, remark) in grouped.items() if groups is None}
     kept = {column: groups for column, groups in grouped.items() if column not in skipped}
     plans = [plan for column, found in kept.items() for plan in _plans(column, *found, trials)]
-    plans.append(_duration_plan(manifest["duration"].to_numpy(), trials))
+    if "duration" in manifest:
+        plans.append(_duration_plan(manifest["duration"].to_numpy(), trials))
 
     def measured(name: str, chosen: np.ndarray | slice) -> GroupResult:
         result = _measure(name, chosen, trials, threshold, num_replicates, seed)

@@ -15,6 +15,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from voice_biometrics.metrics import (
+    USUAL_COSTS,
+    Cost,
     ErrorRates,
     checked_trials,
     dcf_entry,
@@ -151,18 +153,16 @@ def act_dcf(llrs: np.ndarray, is_target: np.ndarray, p_target: float, c_miss: fl
     return error_rates(llrs, is_target).dcf_at(threshold, p_target, c_miss, c_fa)
 
 
-def llr_summary(
-    llrs: np.ndarray, is_target: np.ndarray, p_targets: Sequence[float] = (0.01, 0.05)
-) -> dict[str, object]:
+def llr_summary(llrs: np.ndarray, is_target: np.ndarray, costs: Sequence[Cost] = USUAL_COSTS) -> dict[str, object]:
     """Return the figures that need calibrated scores, ready for ``json.dump``; beside ``metrics.summary``.
 
-    Keys: ``act_dcf`` (one entry per prior with ``value``, ``p_target``, ``c_miss``, ``c_fa`` (both 1.0) and the Bayes
+    Keys: ``act_dcf`` (one entry per cost with ``value``, ``p_target``, ``c_miss``, ``c_fa`` and the Bayes
     ``threshold``), ``cllr`` and ``min_cllr`` (bits), ``rocch_eer`` (fraction).
 
     Arguments
     ---------
     llrs, is_target : as ``cllr``.
-    p_targets : priors of a target trial, each in (0, 1).
+    costs : priors and costs of errors, for actDCF.
 
     Raises
     ------
@@ -170,11 +170,11 @@ def llr_summary(
     """
     rates = error_rates(llrs, is_target)
     bins = pav_bins(rates)
-    thresholds = [bayes_threshold(p_target) for p_target in p_targets]
+    thresholds = [bayes_threshold(*cost) for cost in costs]
     return {
         "act_dcf": [
-            dcf_entry(p_target, rates.dcf_at(threshold, p_target), threshold)
-            for p_target, threshold in zip(p_targets, thresholds, strict=True)
+            dcf_entry(cost, rates.dcf_at(threshold, *cost), threshold)
+            for cost, threshold in zip(costs, thresholds, strict=True)
         ],
         "cllr": cllr(llrs, is_target),
         "min_cllr": bins.min_cllr(),

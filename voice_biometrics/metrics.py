@@ -9,10 +9,27 @@ Source: NIST Speaker Recognition Evaluation plans, for the detection cost and it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from voice_biometrics.errors import InputError
+
+
+class Cost(NamedTuple):
+    """What a detection cost weighs: the prior of a target trial, and what a false rejection and acceptance cost."""
+
+    p_target: float
+    c_miss: float = 1.0
+    c_fa: float = 1.0
+
+    def in_words(self) -> str:
+        """Say what it weighs."""
+        costs = "" if self[1:] == (1.0, 1.0) else f", c_miss {self.c_miss:g}, c_fa {self.c_fa:g}"
+        return f"p_target {self.p_target:g}{costs}"
+
+
+USUAL_COSTS = (Cost(0.01), Cost(0.05))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,17 +168,17 @@ def frr_at_far(scores: np.ndarray, is_target: np.ndarray, max_far: float) -> tup
     return error_rates(scores, is_target).frr_at_far(max_far)
 
 
-def summary(scores: np.ndarray, is_target: np.ndarray, p_targets: Sequence[float] = (0.01, 0.05)) -> dict[str, object]:
+def summary(scores: np.ndarray, is_target: np.ndarray, costs: Sequence[Cost] = USUAL_COSTS) -> dict[str, object]:
     """Return the figures of ``metrics.json``, ready for ``json.dump``, from one sweep over the scores.
 
-    Keys: ``eer`` (fraction), ``eer_threshold``, ``min_dcf`` (one entry per prior with ``value``, ``p_target``,
-    ``c_miss``, ``c_fa`` (both 1.0) and ``threshold``), ``num_target``, ``num_nontarget``. A threshold of None
+    Keys: ``eer`` (fraction), ``eer_threshold``, ``min_dcf`` (one entry per cost with ``value``, ``p_target``,
+    ``c_miss``, ``c_fa`` and ``threshold``), ``num_target``, ``num_nontarget``. A threshold of None
     (JSON null) means "reject all": JSON has no infinity.
 
     Arguments
     ---------
     scores, is_target : as ``error_rates``.
-    p_targets : priors of a target trial, each in (0, 1).
+    costs : priors and costs of errors, for minDCF.
 
     Raises
     ------
@@ -172,21 +189,15 @@ def summary(scores: np.ndarray, is_target: np.ndarray, p_targets: Sequence[float
     return {
         "eer": eer,
         "eer_threshold": _finite_or_none(eer_threshold),
-        "min_dcf": [dcf_entry(p_target, *rates.min_dcf(p_target)) for p_target in p_targets],
+        "min_dcf": [dcf_entry(cost, *rates.min_dcf(*cost)) for cost in costs],
         "num_target": rates.num_target,
         "num_nontarget": rates.num_nontarget,
     }
 
 
-def dcf_entry(p_target: float, value: float, threshold: float) -> dict[str, float | None]:
-    """Return what ``metrics.json`` says of a detection cost with both costs 1.0."""
-    return {
-        "value": value,
-        "p_target": p_target,
-        "c_miss": 1.0,
-        "c_fa": 1.0,
-        "threshold": _finite_or_none(threshold),
-    }
+def dcf_entry(cost: Cost, value: float, threshold: float) -> dict[str, float | None]:
+    """Return what ``metrics.json`` says of a detection cost."""
+    return {"value": value, **cost._asdict(), "threshold": _finite_or_none(threshold)}
 
 
 def meeting_point(far: np.ndarray, frr: np.ndarray) -> tuple[float, int]:

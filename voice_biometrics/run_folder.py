@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 from voice_biometrics.errors import InputError
 from voice_biometrics.files import written_whole
 
-FREE_KEYS = {"data_folder", "num_workers", "tensorboard", "ckpt_interval_minutes"}  # may change while a run is stopped
+SCORING_KEYS = {"segment_s", "subtract_mean", "as_norm_top", "as_norm_cohort", "calibrate_with_durations", "p_targets"}
+FREE_KEYS = {"data_folder", "num_workers", "tensorboard", "ckpt_interval_minutes"} | SCORING_KEYS  # may change later
 
 
 @contextlib.contextmanager

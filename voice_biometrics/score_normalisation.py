@@ -32,13 +32,13 @@ class CohortStatistics:
     deviation: np.ndarray
 
 
-def check_cohort_speakers(cohort_speakers: Iterable[str], trial_speakers: Iterable[str]) -> None:
-    """Raise InputError, naming the first, when a speaker of the trials is in the cohort."""
-    shared = sorted(set(cohort_speakers) & set(trial_speakers))
+def check_other_speakers(what: str, speakers: Iterable[str], trial_speakers: Iterable[str]) -> None:
+    """Raise InputError, naming the first, when a speaker of ``what`` ("the cohort", say) is in the trials as well."""
+    shared = sorted(set(speakers) & set(trial_speakers))
     if shared:
         raise InputError(
-            f"speaker {shared[0]} is in the cohort and in the trials ({len(shared)} such speakers): "
-            "a cohort must hold other speakers than the trials, or the scores flatter; leave these out of it"
+            f"speaker {shared[0]} is in {what} and in the trials ({len(shared)} such speakers): {what} must be of "
+            "other speakers than the trials, or the figures flatter; leave these out"
         )
 
 

@@ -1,12 +1,13 @@
 """Scored trials of one system under one condition, and who is on either side of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from voice_biometrics.calibration import log_durations
-from voice_biometrics.errors import InputError
+from voice_biometrics.trial_tables import utterance_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,24 +16,15 @@ class ScoredTrials:
 
     name : what was scored, for tables: "clean", "channel".
     table : the columns ``enrol_id``, ``test_id``, ``target`` (1 or 0) and ``score``.
-    utterances : the manifest, one row for each ``enrol_id`` and ``test_id`` (enrolled models included), with ``ID``,
-        ``spk_id`` and ``duration`` (s); None where only scores are known.
+    utterances : a row for each utterance and enrolled model: ``ID``, ``spk_id``, and as far as known ``duration`` (s),
+        ``wav`` and metadata.
+    embeddings : (utterances, dims), of the same rows; None where only scores are known.
     """
 
     name: str
     table: pd.DataFrame
-    utterances: pd.DataFrame | None = None
-
-    def __post_init__(self) -> None:
-        if self.utterances is None:
-            return
-        for column in ("enrol_id", "test_id"):
-            known = self.table[column].isin(self.utterances["ID"])
-            if not known.all():
-                raise InputError(
-                    f"{column} {self.table[column].iloc[int(np.argmin(known))]} of the trials is not in the manifest "
-                    f"({np.count_nonzero(~known):,} such trials): give the manifest of these very utterances"
-                )
+    utterances: pd.DataFrame
+    embeddings: np.ndarray | None = None
 
     @property
     def scores(self) -> np.ndarray:
@@ -44,10 +36,18 @@ class ScoredTrials:
         """Which trials are target trials, (trials,) bool."""
         return self.table["target"].to_numpy() == 1
 
+    @cached_property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the enrolment and the test side stand in ``utterances``, (trials,) int each.
+
+        Raises InputError when an utterance of a trial is not there.
+        """
+        return utterance_rows(self.table, pd.Index(self.utterances["ID"]))
+
     def of_sides(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return a column of the manifest for the enrolment and for the test side, (trials,) each."""
-        values = self.utterances.set_index("ID")[column]
-        return self.table["enrol_id"].map(values).to_numpy(), self.table["test_id"].map(values).to_numpy()
+        values = self.utterances[column].to_numpy()
+        return values[self.rows[0]], values[self.rows[1]]
 
     def speakers(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the speakers of the enrolment and of the test side, (trials,) each."""

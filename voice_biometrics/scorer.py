@@ -11,7 +11,7 @@ from voice_biometrics.errors import InputError
 from voice_biometrics.score_normalisation import (
     as_norm_scores,
     average_by_group,
-    check_cohort_speakers,
+    check_other_speakers,
     subtract_cohort_mean,
 )
 from voice_biometrics.scored_trials import ScoredTrials
@@ -95,14 +95,14 @@ class Scorer:
         ------
         InputError : a speaker of the trials is in the cohort; or as ``score_normalisation`` and ``scoring``.
         """
-        check_cohort_speakers(self.cohort_speakers, utterances["spk_id"])
+        check_other_speakers("the cohort", self.cohort_speakers, utterances["spk_id"])
         if self.scoring.subtract_mean:
             embeddings = subtract_cohort_mean(embeddings, self.mean_of)
         if enrolment is not None:
             embeddings, utterances = with_models(embeddings, utterances, enrolment)
         ids = pd.Index(utterances["ID"])
         if not self.scoring.as_norm_top:
-            return ScoredTrials(name, score_trials(embeddings, ids, trials), utterances)
+            return ScoredTrials(name, score_trials(embeddings, ids, trials), utterances, embeddings)
         sides = ids.get_indexer(trials["enrol_id"]), ids.get_indexer(trials["test_id"])
         scores = as_norm_scores(embeddings, *sides, self.cohort, self.scoring.as_norm_top, ids.tolist())
-        return ScoredTrials(name, trials.assign(score=scores), utterances)
+        return ScoredTrials(name, trials.assign(score=scores), utterances, embeddings)

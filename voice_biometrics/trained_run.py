@@ -1,8 +1,10 @@
 """A trained run and the trials to judge it by."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from speechbrain.utils.distributed import infer_device
@@ -10,14 +12,20 @@ from speechbrain.utils.distributed import infer_device
 from data_prep.prepare import read_record
 from data_prep.settings import Settings
 from data_prep.trials import make_trials, read_trials, resolve_trials
+from voice_biometrics.conditions import CLEAN, Condition
 from voice_biometrics.dataio import read_utterances
 from voice_biometrics.embedding import FRONT_TO_EMBEDDING, embed_manifest
+from voice_biometrics.enrolment import draw_enrolment, read_enrolment
 from voice_biometrics.errors import InputError
 from voice_biometrics.hparams import Run, read_command_line
-from voice_biometrics.trial_scores import score_trials
+from voice_biometrics.scored_trials import ScoredTrials
+from voice_biometrics.scorer import Scorer, Scoring
+from voice_biometrics.thresholds import Thresholds
+
+DRAW_SEED = 0  # of enrolment utterances
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrialSet:
     """Utterances and the trials among them."""
 
@@ -25,7 +33,20 @@ class TrialSet:
     manifest_file: Path
     manifest: pd.DataFrame
     trials: pd.DataFrame
-    chose_checkpoint: bool  # the trials are those that the best checkpoint was chosen by
+    trials_file: Path | None  # None: they were made from the manifest
+    is_held_out: bool  # the speakers are those that the best checkpoint was chosen by
+    enrolment: pd.DataFrame | None = None  # model_id, utt_id, where models of several utterances are enrolled
+
+    def enrolled_with(self, num_utterances: int) -> "TrialSet":
+        """Return the trials of models of so many drawn utterances against all other utterances."""
+        enrolment, trials = draw_enrolment(self.manifest, num_utterances, DRAW_SEED, str(self.manifest_file))
+        name = f"{self.name}_enrolled_with_{num_utterances}"
+        return replace(self, name=name, trials=trials, trials_file=None, enrolment=enrolment)
+
+    @property
+    def utterances_per_model(self) -> int:
+        """How many utterances a model is made of, in the middle of all models; 1 without models."""
+        return 1 if self.enrolment is None else int(self.enrolment.groupby("model_id").size().median())
 
 
 class TrainedRun:
@@ -40,6 +61,7 @@ class TrainedRun:
             raise InputError(f"{self.folder}: nothing was trained here: python train.py {run.command_line}")
         self.command_line = run.command_line
         self.hparams = run.build(record["num_speakers"])
+        self.scoring = Scoring.from_hparams(self.hparams)
         self.replacements = Settings.from_hparams(run.settings).replacements()
         self.device = run.run_opts.device or infer_device()
         self.modules = torch.nn.ModuleDict({name: self.hparams[name] for name in FRONT_TO_EMBEDDING}).to(self.device)
@@ -50,53 +72,123 @@ class TrainedRun:
         """Load the run that ``train.py`` with the same arguments trained."""
         return cls(read_command_line(arguments, usage))
 
-    def trial_set(self, manifest_file: Path | None, trials_file: Path | None) -> TrialSet:
+    def trial_set(
+        self,
+        manifest_file: Path | None = None,
+        trials_file: Path | None = None,
+        enrolment_file: Path | None = None,
+        enrol_with: int = 1,
+    ) -> TrialSet:
         """Return the trials of the named files, or of the run's test part, or of its held-out speakers.
 
-        Raises InputError when a file is at fault, a trial names an unknown utterance, or a speaker was trained on.
+        ``enrolment_file`` names models of several utterances, which stand in ``trials_file``; ``enrol_with`` makes
+        them: so many utterances of each speaker. Raises InputError when a file is at fault, a trial names an unknown
+        utterance, or a speaker was trained on.
         """
-        if manifest_file is None and trials_file is not None:
-            raise InputError("--test_trials: give its --test_manifest as well")
-        part = "test" if (self.manifests / "test.csv").is_file() else "valid"
-        own = manifest_file is None
-        if own:
-            manifest_file, trials_file = self.manifests / f"{part}.csv", self.manifests / f"{part}_trials.csv"
-            if not manifest_file.is_file():
+        if manifest_file is None:
+            if trials_file is not None or enrolment_file is not None:
+                raise InputError("--test_trials and --enrolment: give their --test_manifest as well")
+            found = self._own_trials("test") or self._own_trials("valid")
+            if found is None:
                 raise InputError("the run has no test part and held out nobody: name trials with --test_manifest")
-        manifest = read_utterances(manifest_file, self.replacements)
-        self._check_unheard(manifest, manifest_file)
+        else:
+            found = self._named_trials(manifest_file, trials_file, enrolment_file)
+        return found if enrol_with == 1 else found.enrolled_with(enrol_with)
+
+    def held_out_trials(self, trial_set: TrialSet) -> ScoredTrials | None:
+        """Return the scored trials of the held-out speakers, with models of as many utterances as ``trial_set`` has.
+
+        None when ``trial_set`` is of these very speakers, or nobody was held out.
+        """
+        held_out = None if trial_set.is_held_out else self._own_trials("valid")
+        if held_out is None:
+            return None
+        if trial_set.utterances_per_model > 1:
+            held_out = held_out.enrolled_with(trial_set.utterances_per_model)
+        return self.score(held_out)
+
+    def _own_trials(self, part: str) -> TrialSet | None:
+        """Return the trials of the run's own test part or held-out speakers, None where it has none."""
+        manifest_file, trials_file = self.manifests / f"{part}.csv", self.manifests / f"{part}_trials.csv"
+        if not manifest_file.is_file():
+            return None
+        manifest = self._unheard(manifest_file)
+        trials = resolve_trials(read_trials(trials_file), pd.Index(manifest["ID"]), str(trials_file))
+        return TrialSet(part, manifest_file, manifest, trials, trials_file, is_held_out=part == "valid")
+
+    def _named_trials(self, manifest_file: Path, trials_file: Path | None, enrolment_file: Path | None) -> TrialSet:
+        """Return the trials of named files."""
+        manifest = self._unheard(manifest_file)
+        enrolment = None if enrolment_file is None else read_enrolment(enrolment_file, manifest)
         if trials_file is None:
+            if enrolment is not None:
+                raise InputError("--enrolment: give the --test_trials whose enrol_id are its models")
             trials = make_trials(manifest, None, seed=0)
         else:
-            trials = resolve_trials(read_trials(trials_file), pd.Index(manifest["ID"]), str(trials_file))
-        name = part if own else (trials_file or manifest_file).stem
-        return TrialSet(name, manifest_file, manifest, trials, own and part == "valid")
+            models = [] if enrolment is None else enrolment["model_id"].unique()
+            trials = resolve_trials(read_trials(trials_file), pd.Index([*manifest["ID"], *models]), str(trials_file))
+        name = (trials_file or manifest_file).stem
+        return TrialSet(name, manifest_file, manifest, trials, trials_file, is_held_out=False, enrolment=enrolment)
 
-    def _check_unheard(self, manifest: pd.DataFrame, manifest_file: Path) -> None:
-        """Raise InputError when a speaker of the trials was trained on."""
-        trained = pd.read_csv(self.manifests / "train.csv", usecols=["spk_id"], dtype=str)["spk_id"]
-        shared = sorted(set(trained) & set(manifest["spk_id"]))
+    def _unheard(self, manifest_file: Path) -> pd.DataFrame:
+        """Return a manifest, or raise InputError when a speaker of it was trained on."""
+        manifest = read_utterances(manifest_file, self.replacements)
+        shared = sorted(set(self._trained_speakers) & set(manifest["spk_id"]))
         if shared:
             raise InputError(
                 f"{manifest_file}: speaker {shared[0]} was trained on ({len(shared)} such), so the error rate would "
                 "mean nothing; take other speakers, or rename spk_id where they are other people of the same name"
             )
+        return manifest
 
-    def score(self, trial_set: TrialSet) -> pd.DataFrame:
-        """Return the trials with their cosine scores, each utterance being embedded once."""
-        embeddings = embed_manifest(
-            self.modules, trial_set.manifest, self.hparams["sample_rate"], self.device, self.hparams["num_workers"]
-        )
-        return score_trials(embeddings, pd.Index(trial_set.manifest["ID"]), trial_set.trials)
+    @cached_property
+    def _trained_speakers(self) -> pd.Series:
+        return pd.read_csv(self.manifests / "train.csv", usecols=["spk_id"], dtype=str)["spk_id"]
 
-    def describe(self, trial_set: TrialSet) -> dict:
-        """Say what is evaluated, for metrics.json."""
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The scorer that the hparams ask for; its cohort, where it needs one, are the training speakers."""
+        if not self.scoring.needs_cohort:
+            return Scorer(self.scoring)
+        cohort = read_utterances(self.manifests / "train.csv", self.replacements)
+        return Scorer(self.scoring, self.embed(cohort), cohort["spk_id"].to_numpy())
+
+    def embed(self, manifest: pd.DataFrame, condition: Condition = CLEAN) -> np.ndarray:
+        """Return the embeddings (utterances, dims) of a manifest's utterances, each under ``condition``."""
+        rate, workers, segment_s = (self.hparams[key] for key in ("sample_rate", "num_workers", "segment_s"))
+        return embed_manifest(self.modules, manifest, rate, self.device, workers, condition, segment_s)
+
+    def score(self, trial_set: TrialSet, condition: Condition = CLEAN) -> ScoredTrials:
+        """Return the scored trials, each utterance being embedded once under ``condition``."""
+        embeddings = self.embed(trial_set.manifest, condition)
+        utterances = trial_set.manifest.assign(duration=trial_set.manifest["duration"].clip(upper=condition.longest_s))
+        return self.scorer.score(condition.name, embeddings, utterances, trial_set.trials, trial_set.enrolment)
+
+    def facts(self, trial_set: TrialSet) -> dict[str, object]:
+        """Say what is evaluated, for the report and metrics.json."""
         return {
-            "command": f"python eval_eer.py {self.command_line}",
-            "manifest": str(trial_set.manifest_file),
-            "num_speakers": int(trial_set.manifest["spk_id"].nunique()),
-            "num_utterances": len(trial_set.manifest),
-            "checkpoint": self.checkpoint.path.name,
-            "epoch": self.checkpoint.meta.get("epoch"),
-            "chose_checkpoint": trial_set.chose_checkpoint,
+            "run folder": str(self.folder),
+            "checkpoint": f"{self.checkpoint.path.name}, of epoch {self.checkpoint.meta.get('epoch')}",
+            "seed of the training": self.hparams["seed"],
+            "scoring": self.scoring.in_words(),
+            "trials": str(trial_set.trials_file or f"made from {trial_set.manifest_file}"),
+            "utterances": len(trial_set.manifest),
+            "utterances enrolled": trial_set.utterances_per_model,
         }
+
+    def files(self, trial_set: TrialSet) -> list[Path]:
+        """Return the files whose checksums say what was evaluated."""
+        weights = [self.checkpoint.path / "embedding_model.ckpt"]
+        return [*weights, *filter(None, [trial_set.manifest_file, trial_set.trials_file])]
+
+    def save_thresholds(self, thresholds: Thresholds, trial_set: TrialSet) -> None:
+        """Keep calibration and thresholds with the model: ``calibration.json``, models of several utterances apart."""
+        num_enrolled = trial_set.utterances_per_model
+        name = "calibration.json" if num_enrolled == 1 else f"calibration_enrolled_with_{num_enrolled}.json"
+        origin = {
+            "speakers": "held-out speakers of this run",
+            "checkpoint": self.checkpoint.path.name,
+            "scoring": asdict(self.scoring) | {"segment_s": self.hparams["segment_s"]},
+            "utterances_enrolled": num_enrolled,
+        }
+        thresholds.write(self.folder / name, origin)

@@ -27,8 +27,8 @@ from data_prep.trials import COLUMNS as TRIAL_COLUMNS
 from data_prep.trials import check_both_kinds
 from voice_biometrics.errors import InputError
 from voice_biometrics.files import written_whole
-from voice_biometrics.trial_tables import ID_COLUMNS, without_repeated
 from voice_biometrics.scoring import cosine_scores
+from voice_biometrics.trial_tables import ID_COLUMNS, without_repeated
 
 COLUMNS = [*TRIAL_COLUMNS, "score"]
 LABELS = {1: 1, 0: 0, "1": 1, "0": 0, "target": 1, "nontarget": 0, "true": 1, "false": 0}

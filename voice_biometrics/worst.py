@@ -49,7 +49,7 @@ def worst_trials(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: float,
 
     Arguments
     ---------
-    scores, threshold : as ``worst_speakers``. manifest : utterances: ``ID``, ``spk_id``, ``wav``.
+    scores, threshold : as ``worst_speakers``. manifest : utterances: ``ID``, ``spk_id``, and ``wav`` if known.
     count : how many to return at most.
 
     Returns
@@ -76,6 +76,8 @@ def worst_trials(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: float,
     )
     for side, rows in zip(("enrol", "test"), utterance_rows(worst, pd.Index(manifest["ID"])), strict=True):
         for column, name in (("ID", "id"), ("spk_id", "spk_id"), ("wav", "wav")):
+            if column not in manifest:
+                continue
             table[f"{side}_{name}"] = manifest[column].to_numpy()[rows]
     return table
 

@@ -70,7 +70,7 @@ def test_an_evaluation_leaves_scores_figures_and_pictures(run):
     assert len(scores) == 66 == metrics["num_target"] + metrics["num_nontarget"]  # all pairs of 3 x 4 utterances
     assert scores["target"].sum() == 18 == metrics["num_target"]
     assert metrics["chose_checkpoint"] is False
-    lower, upper = metrics["eer_95_percent_interval"]
+    lower, upper = metrics["interval"]
     assert 0 <= lower <= metrics["eer"] <= upper <= 1 and lower < upper
     assert (folder / "det.png").stat().st_size > 5000 and (folder / "scores.png").stat().st_size > 5000
 

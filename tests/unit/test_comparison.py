@@ -7,7 +7,7 @@ import pytest
 from data_prep.trials import make_trials
 from voice_biometrics.comparison import align_scores, compare_systems, comparison_frame, speakers_of_targets
 from voice_biometrics.errors import InputError
-from voice_biometrics.metrics import equal_error_rate, frr_at_far, min_dcf
+from voice_biometrics.metrics import Cost, equal_error_rate, frr_at_far, min_dcf
 
 MANIFEST = pd.DataFrame({"ID": [f"u{number}" for number in range(80)], "spk_id": [f"s{n // 4}" for n in range(80)]})
 SPEAKER_OF = MANIFEST.set_index("ID")["spk_id"]
@@ -31,7 +31,7 @@ def test_trials_are_aligned_whatever_their_order_and_the_type_of_their_columns()
 
 def test_values_are_those_of_the_metrics_and_the_difference_is_theirs():
     a, b = system(2.5, 0), system(1.5, 1)
-    figures = compare_systems(a, b.sample(frac=1.0, random_state=0), SPEAKER_OF, [0.05])
+    figures = compare_systems(a, b.sample(frac=1.0, random_state=0), SPEAKER_OF, [Cost(0.05)])
     assert [figure.name for figure in figures] == ["EER", "minDCF, p_target 0.05", "FRR at FAR 1 %"]
     target = TRIALS["target"]
     expected = [
@@ -55,21 +55,22 @@ def test_a_system_does_not_differ_from_itself_and_swapping_turns_the_sign():
     a, b = system(2.0, 0), system(2.1, 1)
     for figure in compare_systems(a, a, SPEAKER_OF, num_replicates=100):
         assert figure.difference.estimate == 0.0 and figure.difference.p_value == pytest.approx(1.0)
-    forth, back = (compare_systems(*pair, SPEAKER_OF, [0.05], num_replicates=100) for pair in ((a, b), (b, a)))
+    forth, back = (compare_systems(*pair, SPEAKER_OF, [Cost(0.05)], num_replicates=100) for pair in ((a, b), (b, a)))
     for one, other in zip(forth, back, strict=True):
         assert one.difference.estimate == -other.difference.estimate
         assert one.difference.p_value == pytest.approx(other.difference.p_value, abs=1e-9)
 
 
 def test_an_frr_that_the_trials_cannot_tell_is_marked_or_left_out():
-    coarse = compare_systems(system(2.0, 0), system(2.0, 1), SPEAKER_OF, [0.05], num_replicates=5)[-1]
+    coarse = compare_systems(system(2.0, 0), system(2.0, 1), SPEAKER_OF, [Cost(0.05)], num_replicates=5)[-1]
     assert coarse.remark == "" and coarse.name == "FRR at FAR 1 %"
     some = (TRIALS["target"] == 1) | (np.arange(len(TRIALS)) % 2 == 0)
-    marked = compare_systems(system(2.0, 0)[some], system(2.0, 1)[some], SPEAKER_OF, [0.05], num_replicates=5)[-1]
+    marked = compare_systems(system(2.0, 0)[some], system(2.0, 1)[some], SPEAKER_OF, [Cost(0.05)], num_replicates=5)[-1]
     assert "known coarsely" in marked.remark
     few = (TRIALS["target"] == 1) | (np.arange(len(TRIALS)) % 20 == 0)
     names = [
-        f.name for f in compare_systems(system(2, 0)[few], system(2, 1)[few], SPEAKER_OF, [0.05], num_replicates=5)
+        f.name
+        for f in compare_systems(system(2, 0)[few], system(2, 1)[few], SPEAKER_OF, [Cost(0.05)], num_replicates=5)
     ]
     assert names == ["EER", "minDCF, p_target 0.05"]
 

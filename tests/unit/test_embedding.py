@@ -92,3 +92,17 @@ def test_each_utterance_is_altered_by_its_id_before_it_is_repeated(modules, mani
         np.testing.assert_allclose(altered[row], alone[0], rtol=1e-4, atol=1e-5)
     unchanged = np.isclose(altered, plain, rtol=1e-4, atol=1e-5).all(axis=1)
     assert unchanged.tolist() == [False, True, False, False, True, False]
+
+
+def test_a_long_utterance_gets_the_mean_of_its_segments_and_a_short_one_is_whole(modules, manifest):
+    found = embed_manifest(modules, manifest, 16000, "cpu", segment_s=0.8)
+    whole = embed_manifest(modules, manifest, 16000, "cpu")
+    np.testing.assert_allclose(found[[1, 4]], whole[[1, 4]], rtol=1e-4, atol=1e-5)  # 0.8 s and 0.1 s
+    samples, _ = soundfile.read(manifest["wav"][5], dtype="float32")  # 2.0 s: three segments from 0, 0.6 and 1.2 s
+    segments = torch.from_numpy(np.stack([samples[start : start + 12800] for start in (0, 9600, 19200)]))
+    np.testing.assert_allclose(found[5], embed(modules, segments).mean(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_segments_too_short_to_embed_are_refused(modules, manifest):
+    with pytest.raises(InputError, match=r"segment_s is 0.1: expected 0 \(whole utterances\) or 0.5 s and more"):
+        embed_manifest(modules, manifest, 16000, "cpu", segment_s=0.1)

@@ -25,7 +25,7 @@ from voice_biometrics.llr_metrics import (
     pav_bins,
     rocch_eer,
 )
-from voice_biometrics.metrics import equal_error_rate, error_rates, min_dcf
+from voice_biometrics.metrics import Cost, equal_error_rate, error_rates, min_dcf
 
 
 def as_trials(target, nontarget):
@@ -193,7 +193,7 @@ def test_pav_ratios_grow_and_their_own_cllr_is_min_cllr(kinds):
 
 def test_llr_summary_survives_strict_json_and_holds_the_figures_of_the_functions():
     trials = random_trials(7)
-    figures = llr_summary(*trials, p_targets=(0.05, 0.5))
+    figures = llr_summary(*trials, costs=(Cost(0.05), Cost(0.5)))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert figures["cllr"] == cllr(*trials) and figures["min_cllr"] == min_cllr(*trials)
     assert figures["rocch_eer"] == rocch_eer(*trials)

@@ -11,7 +11,7 @@ from voice_biometrics.score_normalisation import (
     as_norm,
     as_norm_scores,
     average_by_group,
-    check_cohort_speakers,
+    check_other_speakers,
     cohort_statistics,
     subtract_cohort_mean,
 )
@@ -116,9 +116,9 @@ def test_the_cohort_mean_is_taken_away_in_the_precision_of_the_embeddings():
 
 
 def test_a_cohort_with_speakers_of_the_trials_is_refused_by_name():
-    check_cohort_speakers(["a", "b"], ["c", "d"])
+    check_other_speakers("the cohort", ["a", "b"], ["c", "d"])
     with pytest.raises(InputError, match=r"speaker b is in the cohort and in the trials \(2 such"):
-        check_cohort_speakers(["c", "b", "a"], iter(["b", "c", "x"]))
+        check_other_speakers("the cohort", ["c", "b", "a"], iter(["b", "c", "x"]))
 
 
 @pytest.mark.parametrize("top_k, named", [(41, "top_k is 41 for a cohort of 40"), (1, "top_k is 1"), (0, "top_k is 0")])

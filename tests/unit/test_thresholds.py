@@ -9,6 +9,7 @@ import pytest
 from voice_biometrics.calibration import Calibration
 from voice_biometrics.errors import InputError
 from voice_biometrics.figures import llr_figures, score_figures
+from voice_biometrics.metrics import USUAL_COSTS
 from voice_biometrics.operating_points import DOOR, SMART_SPEAKER, CustomUse, Use
 from voice_biometrics.scored_trials import ScoredTrials
 from voice_biometrics.thresholds import Thresholds
@@ -55,20 +56,24 @@ def test_a_use_that_the_trials_cannot_support_is_refused_with_the_reason(held_ou
 
 def test_the_figures_of_other_speakers_agree_with_a_count_by_hand(thresholds):
     other = scored_speakers(seed=1)
-    figures = llr_figures(other, thresholds.llrs(other, are_held_out=False), thresholds.points, [0.01])
+    figures = llr_figures(other, thresholds.llrs(other, are_held_out=False), thresholds.points, USUAL_COSTS).summary
     for use in thresholds.points:
         accepted = other.scores >= thresholds.score_at(use)
         found = figures["operating_points"][use]
         assert found["num_false_accepts"] == np.count_nonzero(accepted & ~other.is_target)
         assert found["frr"]["estimate"] == np.mean(~accepted[other.is_target])
         assert found["far"]["lower"] <= found["far"]["estimate"] <= found["far"]["upper"]
-    assert figures["min_cllr"] <= figures["cllr"] <= figures["cllr_interval"][1] < 1.0
+    best = score_figures(other, USUAL_COSTS).summary["min_cllr"]
+    assert best < figures["cllr"] <= figures["cllr_interval"][1] < 1.0
 
 
 def test_durations_as_quality_lower_the_cost_where_short_utterances_score_lower(held_out, thresholds):
     better = Thresholds.from_held_out(held_out, USES, with_durations=True)
     other = scored_speakers(seed=2)
-    cost = [llr_figures(other, one.llrs(other, are_held_out=False), {}, [0.01])["cllr"] for one in (better, thresholds)]
+    cost = [
+        llr_figures(other, one.llrs(other, are_held_out=False), {}, USUAL_COSTS).summary["cllr"]
+        for one in (better, thresholds)
+    ]
     assert cost[0] < 0.95 * cost[1]
     assert better.score_at("door") is None
 
@@ -84,7 +89,7 @@ def test_calibration_json_gives_back_the_calibration_and_the_thresholds(threshol
 
 
 def test_score_figures_have_intervals_and_marks_and_are_json(held_out):
-    figures = json.loads(json.dumps(score_figures(held_out, [0.01, 0.05])))
+    figures = json.loads(json.dumps(score_figures(held_out, USUAL_COSTS).summary))
     assert figures["interval"][0] < figures["eer"] < figures["interval"][1] and figures["num_speakers"] == 20
     assert figures["rocch_eer"] <= figures["eer"]
     assert [entry["support"] for entry in figures["frr_at_far"]] == ["supported", "coarse", "unsupported"]
@@ -93,11 +98,13 @@ def test_score_figures_have_intervals_and_marks_and_are_json(held_out):
         assert entry["interval"][0] <= entry["value"] <= entry["interval"][1]
 
 
-def test_without_speakers_there_are_figures_but_no_intervals(held_out):
-    figures = score_figures(ScoredTrials("alone", held_out.table), [0.01])
-    assert "interval" not in figures and figures["eer"] == score_figures(held_out, [0.01])["eer"]
+def test_the_frr_has_intervals_along_the_det_curve(held_out):
+    found = score_figures(held_out, USUAL_COSTS, band_fars=[0.02, 0.1])
+    assert found.eer.estimate == found.summary["eer"]
+    assert list(found.frr_at) == [0.02, 0.1] and found.frr_at[0.02].estimate > found.frr_at[0.1].estimate
 
 
 def test_a_manifest_of_other_utterances_is_refused_by_name(held_out):
-    with pytest.raises(InputError, match="enrol_id s00u0 .* not in the manifest"):
-        ScoredTrials("clean", held_out.table, held_out.utterances.iloc[1:])
+    trials = ScoredTrials("clean", held_out.table, held_out.utterances.iloc[1:])
+    with pytest.raises(InputError, match="trial 1: enrol_id s00u0 is not among the 199 utterances"):
+        trials.speakers()

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 
 from voice_biometrics import trial_scores
 from voice_biometrics.errors import InputError
-from voice_biometrics.trial_tables import trial_keys, without_repeated
 from voice_biometrics.trial_scores import read_scores, score_trials, write_scores
+from voice_biometrics.trial_tables import trial_keys, without_repeated
 
 HEADER = "enrol_id,test_id,target,score\n"
 IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0"), min_size=1, max_size=8)
