@@ -17,7 +17,7 @@ from data_prep.corpus import Corpus, Utterance
 from data_prep.headers import read_headers
 from data_prep.manifest import COLUMNS, describe, write_manifest
 from data_prep.settings import Settings, root_variable
-from data_prep.splits import Parts, check_parts, hold_out, join_parts
+from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
 from data_prep.trials import make_trials, read_trials, resolve_trials, write_trials
 from voice_biometrics.errors import InputError
 from voice_biometrics.files import write_json, written_whole
@@ -84,9 +84,11 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
         parts.test_trials = _test_trials(corpus, parts.test, settings)
     else:
         hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
-    hold_out(parts, "valid", settings.valid_speakers, settings.max_trials, settings.split_seed)
-    if settings.valid_speakers and parts.valid.empty and len(parts.train):
-        logger.warning("%s: no speaker has two utterances, so none of its speakers is held out", label)
+    if settings.valid_corpus in ("", label):
+        hold_out(parts, "valid", settings.valid_speakers, settings.max_trials, settings.split_seed)
+        if settings.valid_speakers and parts.valid.empty and len(parts.train):
+            logger.warning("%s: no speaker has two utterances, so none of its speakers is held out", label)
+    parts.train = keep_speakers(parts.train, settings.train_speakers, settings.split_seed)
     return parts, skipped
 
 

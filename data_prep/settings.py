@@ -33,6 +33,8 @@ class Settings:
     valid_speakers: float = 0.2
     test_speakers: float = 0
     max_trials: int = 500_000
+    valid_corpus: str = ""
+    train_speakers: float = 1.0
     split_seed: int = 1986
     check_audio: bool = False
 
@@ -60,6 +62,8 @@ class Settings:
             raise InputError(f"{len(names)} corpora, {len(folders)} data folders: name as many folders as corpora")
         counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
         labels = [name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)]
+        if self.valid_corpus and self.valid_corpus not in labels:
+            raise InputError(f"valid_corpus {self.valid_corpus!r}: expected one of the corpora: {', '.join(labels)}")
         return [Source(*source) for source in zip(labels, names, map(Path, folders), strict=True)]
 
     def replacements(self) -> dict[str, str]:

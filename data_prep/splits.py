@@ -59,6 +59,23 @@ def hold_out(parts: Parts, part: str, amount: float, max_trials: int, seed: int)
     setattr(parts, f"{part}_trials", make_trials(moved, max_trials, seed))
 
 
+def keep_speakers(train: pd.DataFrame, amount: float, seed: int) -> pd.DataFrame:
+    """Return the rows of some of the speakers of ``train``; with the same ``seed`` fewer speakers are among more.
+
+    ``amount`` up to 1 is a share of the speakers (rounded, at least two), from 2 on a number of them. Raises InputError
+    when it cannot be met.
+    """
+    speakers = np.sort(train["spk_id"].unique().astype(object))
+    num_kept = max(2, round(amount * speakers.size)) if 0 < amount <= 1 else amount
+    if num_kept != int(num_kept) or not 2 <= num_kept <= max(2, speakers.size):
+        raise InputError(
+            f"train_speakers {amount:g}: expected a share above 0 and up to 1, or a number of speakers from 2 to the "
+            f"{speakers.size} that are not held out"
+        )
+    kept = np.random.default_rng([seed, 2]).permutation(speakers)[: int(num_kept)]
+    return train[train["spk_id"].isin(kept)]
+
+
 def join_parts(parts_of: dict[str, Parts]) -> Parts:
     """Join prepared corpora, each ID and speaker taking its corpus' name in front; one alone stays as it is."""
     if len(parts_of) == 1:

@@ -170,6 +170,47 @@ def test_a_corpus_of_one_utterance_a_speaker_joins_without_holding_any_out(tmp_p
     assert prepare(joined, tmp_path / "m")["num_speakers"] == 6
 
 
+def test_fewer_training_speakers_are_among_more_and_the_held_out_ones_stay(tmp_path):
+    write_speakers(tmp_path / "s", num_speakers=10, num_utterances=2, duration_s=0.1)
+    kept = {}
+    for amount in (1.0, 0.5, 0.25, 3):
+        prepare(settings(tmp_path / "s", train_speakers=amount), tmp_path / str(amount))
+        kept[amount] = speakers_of(tmp_path / str(amount) / "train.csv")
+        held_out = (tmp_path / str(amount) / "valid.csv").read_bytes()
+        assert held_out == (tmp_path / "1.0" / "valid.csv").read_bytes()
+    assert [len(kept[amount]) for amount in (1.0, 0.5, 3, 0.25)] == [8, 4, 3, 2]
+    assert kept[1.0] > kept[0.5] > kept[3] > kept[0.25]
+    prepare(settings(tmp_path / "s", train_speakers=0.5, split_seed=2), tmp_path / "other")
+    assert speakers_of(tmp_path / "other" / "train.csv") != kept[0.5]
+
+
+@pytest.mark.parametrize("amount", [0, -0.5, 1.5, 2.5, 5])
+def test_an_impossible_number_of_training_speakers_is_refused(speakers, tmp_path, amount):
+    with pytest.raises(InputError, match=f"train_speakers {amount:g}"):
+        prepare(settings(speakers, train_speakers=amount), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_speakers_are_held_out_of_one_of_the_joined_corpora_and_are_those_of_it_alone(tmp_path):
+    for name, first in (("a", 0), ("b", 7)):
+        write_speakers(tmp_path / name, num_speakers=7, num_utterances=2, duration_s=0.1, first_speaker=first)
+    prepare(settings(tmp_path / "a"), tmp_path / "alone")
+    joined = settings(
+        f"{tmp_path / 'a'},{tmp_path / 'b'}", corpus="speaker_folders,speaker_folders", valid_corpus="speaker_folders"
+    )
+    assert prepare(joined, tmp_path / "m")["num_speakers"] == 12
+    alone = read_manifest(tmp_path / "alone" / "valid.csv")
+    together = read_manifest(tmp_path / "m" / "valid.csv")
+    assert together["ID"].tolist() == ("speaker_folders-" + alone["ID"]).tolist()
+    trials = [read_trials(tmp_path / name / "valid_trials.csv") for name in ("alone", "m")]
+    assert trials[1]["enrol_id"].tolist() == ("speaker_folders-" + trials[0]["enrol_id"]).tolist()
+
+
+def test_a_corpus_to_hold_out_of_that_is_not_joined_is_refused(speakers, tmp_path):
+    with pytest.raises(InputError, match="valid_corpus 'librispeech': expected one of the corpora: speaker_folders"):
+        prepare(settings(speakers, valid_corpus="librispeech"), tmp_path / "m")
+
+
 @pytest.mark.parametrize(
     "corpus, folders, found",
     [
