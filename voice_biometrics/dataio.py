@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import speechbrain as sb
 import torch
+from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
 
@@ -42,9 +43,17 @@ class CropReader:
         return torch.from_numpy(repeat_to(read_audio(wav, self.sample_rate, start, stop), num_samples)[:num_samples])
 
 
-def training_dataset(manifest_file: Path, replacements: dict[str, str], crops: CropReader) -> DynamicItemDataset:
-    """Return the dataset of ``id``, ``sig`` (samples,) and ``spk_id_encoded`` (1,), speakers numbered by name."""
-    dataset = DynamicItemDataset.from_csv(csv_path=str(manifest_file), replacements=replacements)
+def training_dataset(
+    manifest_file: Path, replacements: dict[str, str], crops: CropReader, crop_every_s: float = 0
+) -> DynamicItemDataset:
+    """Return the dataset of ``id``, ``sig`` (samples,) and ``spk_id_encoded`` (1,), speakers numbered by name.
+
+    With ``crop_every_s`` a long utterance is there several times (``several_crops``).
+    """
+    rows = load_data_csv(str(manifest_file), replacements)
+    if crop_every_s:
+        rows = several_crops(rows, crop_every_s, crops.duration_s)
+    dataset = DynamicItemDataset(rows)
 
     @sb.utils.data_pipeline.takes("id", "wav", "start", "stop", "duration")
     @sb.utils.data_pipeline.provides("sig")
@@ -65,6 +74,25 @@ def training_dataset(manifest_file: Path, replacements: dict[str, str], crops: C
     encoder.update_from_iterable(speakers)
     encoder.expect_len(len(speakers))
     return dataset
+
+
+def several_crops(rows: dict[str, dict], crop_every_s: float, crop_duration_s: float) -> dict[str, dict]:
+    """Return ``rows`` (of a manifest, by ID) with a row for each full ``crop_every_s`` seconds of an utterance.
+
+    So an utterance counts as much as it is long; where each of its crops starts is drawn by itself. Raises InputError
+    when the interval is negative, or there are no crops, since whole utterances are read.
+    """
+    if crop_every_s < 0 or not crop_duration_s:
+        raise InputError(
+            f"crop_every_s {crop_every_s}: expected 0, or seconds with a crop_duration_s above 0 (it is "
+            f"{crop_duration_s}, and 0 means whole utterances)"
+        )
+    repeated = {}
+    for utt_id, row in rows.items():
+        num_crops = max(1, int(row["duration"] / crop_every_s))
+        repeated[utt_id] = row
+        repeated |= {f"{utt_id} (crop {number})": row for number in range(2, num_crops + 1)}
+    return repeated
 
 
 def read_utterances(manifest_file: Path, replacements: dict[str, str]) -> pd.DataFrame:

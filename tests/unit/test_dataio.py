@@ -7,7 +7,7 @@ import torch
 
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
-from voice_biometrics.dataio import CropReader, read_utterances, training_dataset
+from voice_biometrics.dataio import CropReader, read_utterances, several_crops, training_dataset
 from voice_biometrics.errors import InputError
 
 
@@ -80,3 +80,25 @@ def test_a_root_that_is_not_given_and_a_moved_folder_are_named(speakers, tmp_pat
         read_utterances(tmp_path / "m" / "train.csv", {"data_root.other": "x"})
     with pytest.raises(InputError, match="gone.*--data_folder"):
         read_utterances(tmp_path / "m" / "train.csv", {"data_root": str(tmp_path / "gone")})
+
+
+def test_a_long_utterance_gives_several_crops_each_drawn_by_itself(tmp_path):
+    for name, duration_s in (("a/short", 1.9), ("b/long", 6.5)):
+        (tmp_path / name).parent.mkdir()
+        soundfile.write(
+            tmp_path / f"{name}.wav", np.linspace(0.1, 0.9, round(16000 * duration_s)), 16000, subtype="FLOAT"
+        )
+    settings = Settings("speaker_folders", str(tmp_path), valid_speakers=0)
+    prepare(settings, tmp_path / "m")
+    given = (tmp_path / "m" / "train.csv", settings.replacements(), CropReader(1.0, 16000, 0))
+    assert len(training_dataset(*given)) == 2
+    items = [item for item in iter(training_dataset(*given, crop_every_s=2.0))]
+    assert [item["id"] for item in items] == ["a/short", "b/long", "b/long (crop 2)", "b/long (crop 3)"]
+    assert len({float(item["sig"][0]) for item in items[1:]}) == 3
+    assert [int(item["spk_id_encoded"]) for item in items] == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("every_s, crop_s", [(-1.0, 3.0), (2.0, 0)])
+def test_several_crops_of_whole_utterances_and_a_negative_interval_are_refused(every_s, crop_s):
+    with pytest.raises(InputError, match="crop_every_s"):
+        several_crops({}, every_s, crop_s)
