@@ -1,0 +1,127 @@
+"""SpeechBrain's ECAPA-TDNN with one part taken out or exchanged, where its constructor has no switch.
+
+All take the arguments of ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN`` and are called like it.
+"""
+
+from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Conv1d, TDNNBlock
+from torch import Tensor, nn
+
+from voice_biometrics.models.original_ecapa import weighted_mean_std
+
+
+class EcapaWithoutSqueeze(ECAPA_TDNN):
+    """No squeeze-and-excitation: the channels of a block are not weighted by the whole utterance."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        for block in self.blocks[1:]:
+            block.se_block = PassFrames()
+
+
+class EcapaWithoutRes2(ECAPA_TDNN):
+    """One convolution over all channels of a block in place of a chain over groups of them.
+
+    SpeechBrain's ``res2net_scale=1`` would leave out the convolution altogether.
+    """
+
+    def __init__(self, *args, kernel_sizes: list[int] = (5, 3, 3, 3, 1), dilations=(1, 2, 3, 4, 1), **options) -> None:
+        super().__init__(*args, kernel_sizes=kernel_sizes, dilations=dilations, res2net_scale=1, **options)
+        for block, kernel_size, dilation in zip(self.blocks[1:], kernel_sizes[1:], dilations[1:], strict=False):
+            block.res2net_block = TDNNBlock(block.out_channels, block.out_channels, kernel_size, dilation)
+
+
+class EcapaWithoutAggregation(ECAPA_TDNN):
+    """Only the last block's output goes on to the pooling, not those of all blocks."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.mfa = LastBlock(self.channels[-2], self.channels[-1])
+
+
+class EcapaMeanStdPooling(ECAPA_TDNN):
+    """Mean and standard deviation over the frames, all of which count alike, in place of attention."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.asp = MeanStdPooling()
+
+
+class EcapaSharedAttention(ECAPA_TDNN):
+    """Attention that weights a frame alike for all channels, in place of each channel by itself."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.asp.conv = Conv1d(in_channels=self.asp.conv.conv.in_channels, out_channels=1, kernel_size=1)
+
+
+class EcapaTransformer(ECAPA_TDNN):
+    """A transformer layer between the blocks and the pooling; it sees the whole utterance, and no positions.
+
+    Arguments
+    ---------
+    args, options: of ``ECAPA_TDNN``; the layer has the width of its last channels.
+    num_heads: of the self-attention.
+    feedforward: width of the layer's inner part.
+    """
+
+    def __init__(self, *args, num_heads: int = 4, feedforward: int = 256, **options) -> None:
+        super().__init__(*args, **options)
+        self.asp = TransformerPooling(self.asp, self.channels[-1], num_heads, feedforward)
+
+
+class PassFrames(nn.Module):
+    """Return the frames as they are."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return ``x``, (utterances, channels, frames)."""
+        return x
+
+
+class LastBlock(TDNNBlock):
+    """A TDNN layer on the last block's channels of all blocks' joined outputs."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1, dilation=1)
+        self.in_channels = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (utterances, out_channels, frames) of ``x`` (utterances, blocks * in_channels, frames)."""
+        return super().forward(x[:, -self.in_channels :])
+
+
+class MeanStdPooling(nn.Module):
+    """Mean and standard deviation of each channel over the valid frames."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return (utterances, 2 * channels, 1) of ``x`` (utterances, channels, frames).
+
+        ``lengths`` (utterances,) in (0, 1] are the shares of valid frames.
+        """
+        weights = _valid_frames(x, lengths).unsqueeze(1).float()  # (utterances, 1, frames)
+        return weighted_mean_std(x, weights / weights.sum(dim=2, keepdim=True)).unsqueeze(2)
+
+
+class TransformerPooling(nn.Module):
+    """A transformer layer, then the pooling that is given."""
+
+    def __init__(self, pooling: nn.Module, channels: int, num_heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(
+            channels, num_heads, feedforward, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.pooling = pooling
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return what the pooling makes of ``x`` (utterances, channels, frames), padded as in ``MeanStdPooling``."""
+        padding = ~_valid_frames(x, lengths)
+        x = self.layer(x.transpose(1, 2), src_key_padding_mask=padding).transpose(1, 2)
+        return self.pooling(x, lengths=lengths)
+
+
+def _valid_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return (utterances, frames), True where a frame is no padding."""
+    num_frames = x.shape[2]
+    if lengths is None:
+        lengths = x.new_ones(len(x))
+    return length_to_mask(lengths * num_frames, max_len=num_frames, device=x.device).bool()
