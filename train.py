@@ -31,18 +31,21 @@ from speechbrain.utils.distributed import ddp_init_group, if_main_process, run_o
 
 from data_prep.prepare import prepare, read_record
 from data_prep.settings import Settings
+from voice_biometrics.batches import loading_options
 from voice_biometrics.brain import HeldOut, SpeakerBrain
 from voice_biometrics.dataio import CropReader, training_dataset
-from voice_biometrics.errors import InputError, tell_input_errors
+from voice_biometrics.errors import tell_input_errors
 from voice_biometrics.hparams import Run, read_command_line
 from voice_biometrics.machine import keep_freed_memory, resolve_precision
 from voice_biometrics.run_folder import only_run_in, read_epochs, record_hparams, resolve_hparams
+from voice_biometrics.transfer import check_transfer, start_from
 
 
 @tell_input_errors
 def main(arguments: list[str]) -> None:
     """Prepare the corpus, train, and say what came out."""
     run = read_command_line(arguments, __doc__)
+    check_transfer(run.settings)
     if run.settings["crop_duration_s"]:
         keep_freed_memory()
     start_processes(run)
@@ -79,6 +82,8 @@ def build(run: Run, num_speakers: int) -> dict:
     sb.create_experiment_directory(str(folder))
     hparams = run.build(num_speakers)
     hparams["precision"] = resolve_precision(hparams["precision"], run.run_opts.device)
+    if hparams["pretrained"]:  # also when the run goes on: its checkpoint, which then replaces it, might be broken
+        start_from(Path(hparams["pretrained"]), hparams["embedding_model"], hparams["classifier"], folder)
     return hparams
 
 
@@ -87,7 +92,7 @@ def make_brain(run: Run, hparams: dict) -> tuple[SpeakerBrain, DynamicItemDatase
     manifests = Path(hparams["manifest_folder"])
     replacements = Settings.from_hparams(run.settings).replacements()
     crops = CropReader(hparams["crop_duration_s"], hparams["sample_rate"], hparams["seed"])
-    dataset = training_dataset(manifests / "train.csv", replacements, crops)
+    dataset = training_dataset(manifests / "train.csv", replacements, crops, hparams["crop_every_s"])
     held_out = HeldOut.read(manifests, replacements)
     brain = SpeakerBrain(
         modules=hparams["modules"],
@@ -103,13 +108,8 @@ def make_brain(run: Run, hparams: dict) -> tuple[SpeakerBrain, DynamicItemDatase
 
 def fit(brain: SpeakerBrain, dataset: DynamicItemDataset, hparams: dict) -> None:
     """Train all epochs that are not done yet."""
-    batch_size = hparams["batch_size"]
-    if len(dataset) < batch_size:
-        raise InputError(
-            f"training part: expected at least one batch of {batch_size} utterances, found {len(dataset)}; give a "
-            f"smaller --batch_size"
-        )
-    loading = {"batch_size": batch_size, "num_workers": hparams["num_workers"], "shuffle": True, "drop_last": True}
+    loading = loading_options(hparams, [row["spk_id"] for row in dataset.data.values()])
+    brain.train_sampler = loading.get("batch_sampler")  # SpeechBrain tells its own samplers the epoch, and this one
     brain.fit(hparams["epoch_counter"], dataset, train_loader_kwargs=loading)
 
 

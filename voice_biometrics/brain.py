@@ -9,12 +9,15 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from data_prep.trials import read_trials
 from voice_biometrics.dataio import CropReader, read_utterances
 from voice_biometrics.embedding import FRONT_TO_EMBEDDING, embed_manifest
 from voice_biometrics.errors import InputError
+from voice_biometrics.losses import tell_progress
 from voice_biometrics.metrics import equal_error_rate
+from voice_biometrics.optimisation import LearningRate, WeightAverage
 from voice_biometrics.plots import plot_curves
 from voice_biometrics.run_folder import record_epoch
 from voice_biometrics.trial_scores import score_trials
@@ -52,20 +55,48 @@ class SpeakerBrain(sb.Brain):
         if self.hparams.tensorboard and if_main_process():
             self.loggers.append(sb.utils.train_logger.TensorboardLogger(str(self.output_folder / "tensorboard")))
 
-    def compute_forward(self, batch, stage: sb.Stage) -> torch.Tensor:
-        """Return the head's output (utterances, 1, speakers)."""
+    def make_dataloader(self, *args, **kwargs) -> DataLoader:
+        """Make the loader as SpeechBrain does, and count its batches."""
+        loader = super().make_dataloader(*args, **kwargs)
+        self.batches_per_epoch = len(loader)
+        return loader
+
+    def compute_forward(self, batch, stage: sb.Stage) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the embeddings (utterances, 1, dims) and the head's output (utterances, 1, speakers)."""
         batch = batch.to(self.device)
         waves, lengths = batch.sig  # (utterances, samples), (utterances,) in (0, 1]
         features = self.modules.compute_features(waves)  # (utterances, frames, features)
         features = self.modules.mean_var_norm(features, lengths)
-        embeddings = self.modules.embedding_model(features, lengths)  # (utterances, 1, dims)
+        with torch.set_grad_enabled(not self._is_frozen()):
+            embeddings = self.modules.embedding_model(features, lengths)  # (utterances, 1, dims)
         with torch.autocast(self.device_type, enabled=False):  # bf16 cosines times 30 would be off by 0.07
-            return self.modules.classifier(embeddings.float())
+            return embeddings.float(), self.modules.classifier(embeddings.float())
 
-    def compute_objectives(self, predictions: torch.Tensor, batch, stage: sb.Stage) -> torch.Tensor:
-        """Return the mean loss of a batch."""
+    def compute_objectives(self, predictions: tuple, batch, stage: sb.Stage) -> torch.Tensor:
+        """Return the mean loss of a batch: of the head's output and, if asked for, of the embeddings themselves."""
+        embeddings, outputs = predictions
         speakers, _ = batch.spk_id_encoded  # (utterances, 1)
-        return self.hparams.compute_cost(predictions, speakers)
+        with torch.autocast(self.device_type, enabled=False):
+            loss = self.hparams.compute_cost(outputs, speakers)
+            if self.hparams.embedding_cost is not None:
+                loss = loss + self.hparams.embedding_cost(embeddings, speakers)
+        return loss
+
+    def on_fit_batch_start(self, batch, should_step: bool) -> None:
+        """Tell the loss how far training is, and keep a frozen network's BatchNorm statistics."""
+        tell_progress(self.hparams.compute_cost, self.crops.epoch - 1 + (self.step - 1) / self.batches_per_epoch)
+        self.modules.embedding_model.train(not self._is_frozen())
+
+    def on_fit_batch_end(self, batch, outputs, loss: torch.Tensor, should_step: bool) -> None:
+        """Let the learning rate and the average of the weights follow a step."""
+        if should_step:
+            self.learning_rate.after_step()
+            if self.weight_average:
+                self.weight_average.after_step(self.optimizer_step)
+
+    def _is_frozen(self) -> bool:
+        """Tell whether only the head is trained in this epoch."""
+        return self.crops.epoch <= self.hparams.frozen_epochs
 
     def check_loss_isfinite(self, loss: torch.Tensor) -> None:
         """Raise InputError on the first loss that is not finite, before it spoils the weights."""
@@ -77,10 +108,16 @@ class SpeakerBrain(sb.Brain):
             )
 
     def init_optimizers(self) -> None:
-        """Make the optimiser and the scheduler, both of which are saved and restored."""
+        """Make the optimiser, the scheduler and the average of the weights, all of which are saved and restored."""
         super().init_optimizers()
-        self.scheduler = self.hparams.lr_scheduler(self.optimizer)
-        self.checkpointer.add_recoverable("lr_scheduler", self.scheduler)
+        steps_per_epoch = max(1, self.batches_per_epoch // self.grad_accumulation_factor)
+        self.learning_rate = LearningRate(self.hparams.lr_scheduler, self.optimizer, steps_per_epoch)
+        self.checkpointer.add_recoverable("lr_scheduler", self.learning_rate.scheduler)
+        self.weight_average = None
+        if self.hparams.average_epochs:
+            num_steps = self.hparams.average_epochs * steps_per_epoch
+            self.weight_average = WeightAverage(self.hparams.embedding_model, num_steps)
+            self.weight_average.save_with(self.checkpointer, "embedding_model")
 
     def _wrap_distributed(self) -> None:
         """On CPU leave BatchNorm to each process: SpeechBrain's synchronised one works on GPUs only."""
@@ -109,7 +146,7 @@ class SpeakerBrain(sb.Brain):
             "train_seconds": seconds,
         }
         row = self._validate_and_report(row)
-        self.scheduler.step()
+        self.learning_rate.after_epoch()
         self.step, self.avg_train_loss = 0, 0.0  # saved too: the next epoch begins with them
         meta = {"epoch": epoch} | ({"EER": row["eer"]} if self.held_out else {})
         self.checkpointer.save_and_keep_only(meta=meta, min_keys=list(meta.keys() & {"EER"}))
@@ -134,6 +171,8 @@ class SpeakerBrain(sb.Brain):
         if not self.held_out:
             return None
         modules = torch.nn.ModuleDict({name: getattr(self.hparams, name) for name in FRONT_TO_EMBEDDING})
+        if self.weight_average:
+            modules["embedding_model"] = self.weight_average.average
         embeddings = embed_manifest(
             modules, self.held_out.manifest, self.hparams.sample_rate, self.device, self.hparams.num_workers
         )

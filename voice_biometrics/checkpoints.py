@@ -67,12 +67,16 @@ class WholeCheckpointer(Checkpointer):
             self._load_or_explain(checkpoint)
         return checkpoint
 
+    def find_best(self) -> Checkpoint | None:
+        """Return the checkpoint that ``load_best`` loads, None when there is none."""
+        return self.find_checkpoint(min_key="EER") or self.find_checkpoint()
+
     def load_best(self) -> Checkpoint:
         """Load the checkpoint of the lowest EER on held-out speakers, or the newest where nobody was held out.
 
         Raises InputError when there is none, or it cannot be loaded.
         """
-        checkpoint = self.find_checkpoint(min_key="EER") or self.find_checkpoint()
+        checkpoint = self.find_best()
         if checkpoint is None:
             raise InputError(f"{self.checkpoints_dir}: no checkpoint; train first: python train.py, same arguments")
         faults = [_fault(path) for name, path in checkpoint.paramfiles.items() if name in self.recoverables]

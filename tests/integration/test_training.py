@@ -155,15 +155,6 @@ def test_a_corpus_smaller_than_a_batch_is_told(corpus, tmp_path, capsys):
     assert "smaller --batch_size" in fails_with(capsys, train, arguments(corpus, tmp_path, "--batch_size", "64"))
 
 
-@pytest.mark.parametrize("name", ["fbank", "softmax_nll", "ecapa_512", "original"])
-def test_each_ablation_trains_and_evaluates(corpus, tmp_path, name):
-    more = ["--number_of_epochs", "1", "--batch_size", "12", "--valid_speakers", "2", "--precision", "fp32"]
-    given = arguments(corpus, tmp_path, *more, hparams=f"hparams/ablations/{name}.yaml")
-    train.main(given)
-    eval_eer.main(given)
-    assert 0 <= json.loads((tmp_path / "eval" / "test" / "metrics.json").read_text())["eer"] <= 1
-
-
 def process(command: list[str], **kwargs) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kwargs)

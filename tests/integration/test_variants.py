@@ -1,0 +1,153 @@
+"""Every variant trains and evaluates; those that carry a state go on after a kill to the same figures."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import eval_eer
+import train
+from tests.conftest import write_speakers
+from voice_biometrics.brain import SpeakerBrain
+from voice_biometrics.hparams import read_command_line
+
+ABLATIONS = Path("hparams/ablations")
+QUICK = ["--number_of_epochs", "1", "--batch_size", "8", "--crop_duration_s", "0.4", "--valid_speakers", "2"]
+QUICK += ["--precision", "fp32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """6 speakers to train on (2 of them held out) and 2 to test."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_speakers(folder / "train", num_speakers=6, num_utterances=4, duration_s=0.6)
+    return write_speakers(folder / "test", num_speakers=2, num_utterances=2, duration_s=0.6, first_speaker=6).parent
+
+
+def arguments(hparams: Path | str, data_folder: Path, output_folder: Path, **changes) -> list[str]:
+    given = {"corpus": "speaker_folders", "data_folder": data_folder, "output_folder": output_folder}
+    given |= dict(zip((key[2:] for key in QUICK[::2]), QUICK[1::2], strict=True)) | changes
+    return [str(hparams), *(str(item) for key, value in given.items() for item in (f"--{key}", value))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures():
+    """Leave out what takes most of the time of so small a run, and is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("speechbrain.create_experiment_directory", lambda folder: None)
+        for name in ("brain.plot_curves", "evaluation.plot_det", "evaluation.plot_score_histograms"):
+            patch.setattr(f"voice_biometrics.{name}", lambda *args: None)
+        patch.setattr("voice_biometrics.evaluation.NUM_REPLICATES", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def base_run(corpus, tmp_path_factory) -> Path:
+    """A run of ecapa_small on the same speakers."""
+    folder = tmp_path_factory.mktemp("base")
+    train.main(arguments("hparams/ecapa_small.yaml", corpus, folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def further_corpus(tmp_path_factory) -> Path:
+    """3 more speakers, of one long utterance each."""
+    return write_speakers(tmp_path_factory.mktemp("further"), 3, num_utterances=1, duration_s=1.5, first_speaker=8)
+
+
+def changes_of(name: str, request) -> dict:
+    """What a variant cannot know by itself: the folder of another network or corpus."""
+    if name in ("large_margin", "transfer"):
+        return {"pretrained": request.getfixturevalue("base_run"), "frozen_epochs": 0}
+    if name == "transfer_speechbrain":
+        return {"pretrained": request.getfixturevalue("published"), "frozen_epochs": 0}
+    if name == "plus_librispeech":
+        folders = f"{request.getfixturevalue('corpus')},{request.getfixturevalue('further_corpus')}"
+        corpora = {"corpus": "speaker_folders,speaker_folders", "valid_corpus": "speaker_folders"}
+        return {**corpora, "data_folder": folders}
+    return {}
+
+
+@pytest.fixture
+def published(tmp_path) -> Path:
+    """A folder laid out like SpeechBrain's published ECAPA."""
+    network = read_command_line([str(ABLATIONS / "ecapa_1024.yaml")], "").build(5)["embedding_model"]
+    torch.save(network.state_dict(), tmp_path / "embedding_model.ckpt")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.yaml")))
+def test_each_variant_trains_and_evaluates(corpus, tmp_path, name, request):
+    changes = {"data_folder": corpus} | changes_of(name, request)
+    given = arguments(ABLATIONS / f"{name}.yaml", output_folder=tmp_path / "run", **changes)
+    train.main(given)
+    eval_eer.main(given)
+    losses = pd.read_csv(tmp_path / "run" / "metrics.csv")["train_loss"]
+    assert losses.between(0, 100).all()
+    assert 0 <= json.loads((tmp_path / "run" / "eval" / "test" / "metrics.json").read_text())["eer"] <= 1
+
+
+STATEFUL = """
+pretrained: ""
+frozen_epochs: 1
+average_epochs: 1
+utterances_per_speaker: 2
+lr_scheduler: !name:torch.optim.lr_scheduler.OneCycleLR
+    max_lr: !ref <lr>
+    epochs: !ref <number_of_epochs>
+compute_cost:
+    loss_fn: !new:voice_biometrics.losses.WarmUpMargin
+        warm_up_epochs: 1.9
+"""
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the program handles it."""
+
+
+def stop_in_step(patch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
+    """Let training die when this step begins, some steps after the last checkpoint."""
+    begin = SpeakerBrain.on_fit_batch_start
+
+    def begin_or_die(brain, *args):
+        if (brain.crops.epoch, brain.step) == (epoch, step):
+            raise Killed
+        begin(brain, *args)
+
+    patch.setattr(SpeakerBrain, "on_fit_batch_start", begin_or_die)
+
+
+def test_all_that_carries_a_state_goes_on_after_a_kill_within_an_epoch_to_the_same_figures(
+    corpus, tmp_path, monkeypatch
+):
+    first = arguments("tests/hparams/tiny.yaml", corpus, tmp_path / "first")
+    train.main(first)
+    (tmp_path / "variant.yaml").write_text(f"base: {Path('tests/hparams/tiny.yaml').resolve()}\n{STATEFUL}")
+    changes = {"number_of_epochs": 2, "batch_size": 4, "ckpt_interval_steps": 2, "ckpt_interval_minutes": 0}
+    changes["pretrained"] = tmp_path / "first"
+    runs = [arguments(tmp_path / "variant.yaml", corpus, tmp_path / place, **changes) for place in ("whole", "killed")]
+    train.main(runs[0])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_in_step(patch, epoch=2, step=4)  # a step after the last checkpoint
+        train.main(runs[1])
+    train.main(runs[1])
+    whole, killed = (pd.read_csv(tmp_path / place / "metrics.csv") for place in ("whole", "killed"))
+    figures = ["epoch", "train_loss", "lr", "eer"]
+    assert whole[figures].to_numpy().tolist() == killed[figures].to_numpy().tolist()
+    for part in ("embedding_model", "trained_embedding_model", "classifier", "optimizer", "lr_scheduler"):
+        assert same_tensors(*(torch.load(newest(tmp_path / place) / f"{part}.ckpt") for place in ("whole", "killed")))
+
+
+def newest(run_folder: Path) -> Path:
+    return max((run_folder / "save").glob("CKPT*"), key=lambda path: (path / "CKPT.yaml").stat().st_mtime_ns)
+
+
+def same_tensors(left, right) -> bool:
+    """Tell whether two checkpoints' values are equal to the bit."""
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same_tensors(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same_tensors, left, right))
+    return torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
