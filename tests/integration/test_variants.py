@@ -151,3 +151,18 @@ def same_tensors(left, right) -> bool:
     if isinstance(left, list):
         return len(left) == len(right) and all(map(same_tensors, left, right))
     return torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
+
+
+def test_a_frozen_network_keeps_its_weights_and_statistics_while_the_head_learns(
+    corpus, base_run, tmp_path, monkeypatch
+):
+    changes = {"pretrained": base_run, "frozen_epochs": 1, "number_of_epochs": 2, "ckpt_interval_minutes": 0}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_in_step(patch, epoch=2, step=2)
+        train.main(arguments("hparams/ecapa_small.yaml", corpus, tmp_path, ckpt_interval_steps=1, **changes))
+    theirs = {part: torch.load(newest(base_run) / f"{part}.ckpt") for part in ("embedding_model", "classifier")}
+    after = {path.parent.name: path for path in (tmp_path / "save").glob("CKPT*/embedding_model.ckpt")}
+    equal = [same_tensors(torch.load(after[name]), theirs["embedding_model"]) for name in sorted(after)]
+    assert equal == [True, False]  # at the end of epoch 1, and after the first step of epoch 2
+    head = torch.load(after[min(after)].with_name("classifier.ckpt"))
+    assert not same_tensors(head, theirs["classifier"])
