@@ -37,6 +37,7 @@ from voice_biometrics.dataio import CropReader, training_dataset
 from voice_biometrics.errors import tell_input_errors
 from voice_biometrics.hparams import Run, read_command_line
 from voice_biometrics.machine import keep_freed_memory, resolve_precision
+from voice_biometrics.models.fast_ecapa import speed_up
 from voice_biometrics.run_folder import only_run_in, read_epochs, record_hparams, resolve_hparams
 from voice_biometrics.transfer import check_transfer, start_from
 
@@ -84,6 +85,7 @@ def build(run: Run, num_speakers: int) -> dict:
     hparams["precision"] = resolve_precision(hparams["precision"], run.run_opts.device)
     if hparams["pretrained"]:  # also when the run goes on: its checkpoint, which then replaces it, might be broken
         start_from(Path(hparams["pretrained"]), hparams["embedding_model"], hparams["classifier"], folder)
+    speed_up(hparams["modules"].values())
     return hparams
 
 
