@@ -186,7 +186,8 @@ def _not_together(places: np.ndarray) -> np.ndarray:
 def _highest_frr(curves: Sequence[DetCurve], lowest: float) -> float:
     """Return where the FRR axis ends: a little above all that is drawn, and within 1."""
     shown = [float(np.min(curve.frr[curve.far < lowest], initial=1.0)) for curve in curves]
-    shown += [float(curve.band.upper.max()) for curve in curves if curve.band]
+    ends = [curve.band.upper for curve in curves if curve.band]
+    shown += [float(np.max(upper, initial=0.0, where=np.isfinite(upper))) for upper in ends]
     return min(1.02, max(0.05, 1.1 * max(shown, default=1.0)))
 
 

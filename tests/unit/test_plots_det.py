@@ -177,6 +177,15 @@ def test_roc_marks_operating_points_with_name_rates_and_intervals():
     assert axes.lines[0].get_color() not in {line.get_color() for line in markers}
 
 
+@pytest.mark.parametrize("band", [Band.of({}), Band.of({0.1: interval(0.2, np.nan, np.nan)})])
+def test_a_band_of_which_nothing_is_known_leaves_the_curve(band):
+    curve = curve_of("usual", *trials(), band)
+    (roc,) = roc_near_zero_figure([curve], 2000).axes
+    assert 0.0 < roc.get_ylim()[1] <= 102.0
+    (det,) = det_figure([curve]).axes
+    assert np.isfinite(det.lines[1].get_xdata()).all()
+
+
 def test_roc_scale_holds_the_curve_and_the_band():
     (axes,) = roc_near_zero_figure([curve_of("usual", *trials(), BAND)], 2000).axes
     assert axes.get_ylim()[1] > max(50.0, axes.lines[0].get_ydata().max())
