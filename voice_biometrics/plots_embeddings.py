@@ -4,6 +4,7 @@ A plane shows a part of what the embeddings tell apart, and the axes say how lar
 are apart, clouds that overlap here need not be confused.
 """
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -48,9 +49,10 @@ def embedding_map_figure(embeddings: np.ndarray, speakers: np.ndarray, named: Co
     if named is None:
         named = present if present.size <= MAX_TOLD_APART else ()
     named = _checked_names(named, present)
-    figure = Figure(figsize=(8.6 if named else 7.0, 6.6), layout="constrained")
-    axes = figure.add_subplot()
     others = ~np.isin(speakers, named)
+    num_columns = math.ceil((len(named) + others.any()) / LEGEND_ROWS)
+    figure = Figure(figsize=(6.8 + 1.6 * num_columns, 6.6), layout="constrained")
+    axes = figure.add_subplot()
     axes.plot(*places[others].T, ".", color="0.75", markersize=4, zorder=1)
     handles = [_draw_speaker(axes, number, name, places[speakers == name]) for number, name in enumerate(named)]
     _number_clouds(axes, [np.median(places[speakers == name], axis=0) for name in named], np.ptp(places, axis=0).max())
@@ -59,10 +61,9 @@ def embedding_map_figure(embeddings: np.ndarray, speakers: np.ndarray, named: Co
         handles.append(Line2D([], [], marker=".", color="0.75", linestyle="none", label=text))
     axes.set_xlabel(f"first principal component ({100.0 * shares[0]:.0f} % of the variance)")
     axes.set_ylabel(f"second principal component ({100.0 * shares[1]:.0f} % of the variance)")
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
     quiet_axes(axes)
-    columns = 1 + (len(handles) - 1) // LEGEND_ROWS
-    figure.legend(handles=handles, loc="outside right upper", ncols=columns, frameon=False, title="speaker")
+    figure.legend(handles=handles, loc="outside right upper", ncols=num_columns, frameon=False, title="speaker")
     return figure
 
 
@@ -104,7 +105,7 @@ def _draw_speaker(axes: Axes, number: int, name: str, places: np.ndarray) -> Lin
 
 def _number_clouds(axes: Axes, centres: list[np.ndarray], extent: float) -> None:
     """Write each speaker's number, framed in his colour, at the centre of his cloud or as near as others allow."""
-    for number, (x, y) in enumerate(_moved_apart(np.reshape(centres, (-1, 2)), 0.032 * extent)):
+    for number, (x, y) in enumerate(_moved_apart(np.reshape(centres, (-1, 2)), 0.045 * extent)):
         frame = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.85}
         frame["edgecolor"] = LINE_COLOURS[number % len(LINE_COLOURS)]
         axes.text(x, y, str(number + 1), ha="center", va="center", fontsize=8, zorder=4, bbox=frame)

@@ -47,6 +47,15 @@ def test_up_to_50_speakers_each_have_a_look_a_number_and_a_line_in_the_legend(nu
     assert legend_texts(figure) == [f"{n + 1}: id{n:05d}" for n in range(num_speakers)]
 
 
+@pytest.mark.parametrize("num_speakers", [25, 50])
+def test_numbers_can_be_read_where_clouds_fill_the_map(num_speakers):
+    figure = embedding_map_figure(*voices(num_speakers, dims=192))
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent().padded(-2) for text in figure.axes[0].texts]
+    overlaps = [a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[number + 1 :]]
+    assert sum(overlaps) == 0
+
+
 def test_more_speakers_are_grey_and_the_named_ones_are_not():
     embeddings, speakers = voices(60)
     figure = embedding_map_figure(embeddings, speakers)
