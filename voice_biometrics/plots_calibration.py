@@ -54,7 +54,7 @@ def calibration_bins(llrs: np.ndarray, is_target: np.ndarray, num_bins: int = NU
     InputError : as ``metrics.error_rates``.
     """
     llrs, is_target = checked_trials(llrs, is_target)
-    order = np.argsort(llrs, kind="stable")
+    order = np.argsort(llrs)
     llrs, is_target = llrs[order].astype(np.float64), is_target[order]
     starts = _bin_starts(llrs, is_target, num_bins)
     num_trials = np.diff(np.append(starts, llrs.size))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from voice_biometrics.intervals import Interval
 from voice_biometrics.plots_style import BLUE, VERMILION, legend_text, quiet_axes, save_figure
 
-LABEL_WIDTH = 28  # characters of a name; longer ones are cut
+LABEL_WIDTH = 36  # characters of a name; longer ones are cut
 ROW_IN = 0.30  # inches
 
 

@@ -99,6 +99,6 @@ def test_names_from_data_are_cut_and_harmless():
     empty, dollars = (GroupEer("c", name, 0.1, 0.05, 0.2, 3, 9) for name in ("", "$x$ $"))
     figure = group_eers_figure([long, empty, dollars], OVERALL)
     _, first, second, third = rows_of(figure)
-    assert len(first) <= 28 and first.endswith("...")
+    assert len(first) <= 36 and first.endswith("...")
     assert (second, third) == ("(none)", r"\$x\$ \$")
     figure.draw_without_rendering()  # unescaped, "$ $" would not parse
