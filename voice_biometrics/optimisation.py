@@ -61,11 +61,17 @@ class WeightAverage:
     num_steps: the optimiser's steps that the average reaches back: the weights of ``n`` steps ago count
         ``exp(-n / num_steps)``. While fewer steps are done it reaches back less.
 
+    Raises
+    ------
+    InputError: ``num_steps`` is not above 0.
+
     Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the shorter beginning is
     that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
     """
 
     def __init__(self, network: nn.Module, num_steps: float) -> None:
+        if num_steps <= 0:
+            raise InputError(f"average_epochs: expected 0, or epochs above it, found {num_steps:g} steps")
         self.network = network
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.decay = math.exp(-1 / num_steps)

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from speechbrain.utils.checkpoints import Checkpoint
 from torch import Tensor, nn
 
 from voice_biometrics.checkpoints import WholeCheckpointer
@@ -54,6 +55,7 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
         _load(network, _read_weights(path), path)
         logger.info("The network begins as %s", path)
         return
+    _check_run_folder(folder, checkpoint)
     _check_front_end(folder, run_folder)
     path = checkpoint.paramfiles[NETWORK]
     _load(network, _read_weights(path), path)
@@ -80,11 +82,13 @@ def _find_weights(folder: Path) -> Path:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by name; InputError when it cannot be read. No code in it is executed."""
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        weights = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged archive makes torch or safetensors raise
         raise InputError(f"{path}: expected the weights of a network, found {type(error).__name__}: {error}") from error
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise InputError(f"{path}: expected tensors by name, the weights of a network, found something else")
+    return weights
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -101,6 +105,14 @@ def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
                 f"{found.get(name, 'none, it is missing')} there, expected {expected.get(name, 'none, it is unknown')}"
             )
     module.load_state_dict(weights)
+
+
+def _check_run_folder(folder: Path, checkpoint: Checkpoint) -> None:
+    """Raise InputError when a folder with checkpoints is no run folder of ours."""
+    missing = [f"{part}.ckpt in {checkpoint.path}" for part in (NETWORK, HEAD) if part not in checkpoint.paramfiles]
+    missing += [name for name in ("hyperparams.yaml", "manifests/train.csv") if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"pretrained {folder}: expected a run folder of train.py, found no {missing[0]}")
 
 
 def _check_front_end(folder: Path, run_folder: Path) -> None:

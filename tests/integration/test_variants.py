@@ -138,6 +138,15 @@ def test_all_that_carries_a_state_goes_on_after_a_kill_within_an_epoch_to_the_sa
     assert whole[figures].to_numpy().tolist() == killed[figures].to_numpy().tolist()
     for part in ("embedding_model", "trained_embedding_model", "classifier", "optimizer", "lr_scheduler"):
         assert same_tensors(*(torch.load(newest(tmp_path / place) / f"{part}.ckpt") for place in ("whole", "killed")))
+    last = newest(tmp_path / "whole")
+    assert not same_tensors(
+        torch.load(last / "embedding_model.ckpt"), torch.load(last / "trained_embedding_model.ckpt")
+    )
+    manifests = tmp_path / "whole" / "manifests"
+    own = ["--test_manifest", str(manifests / "valid.csv"), "--test_trials", str(manifests / "valid_trials.csv")]
+    eval_eer.main([*runs[0], *own])
+    found = json.loads((tmp_path / "whole" / "eval" / "valid_trials" / "metrics.json").read_text())["eer"]
+    assert found == whole["eer"].min()  # the average was evaluated in training, and is what is loaded
 
 
 def newest(run_folder: Path) -> Path:

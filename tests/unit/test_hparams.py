@@ -133,6 +133,13 @@ def test_an_argument_that_a_constructor_refuses_is_named(tmp_path):
         read(write_variant(tmp_path, "embedding_model:\n    widht: 3\n")).build(5)
 
 
+@pytest.mark.parametrize("loss, found", [("WarmUpMargin {margn: 1}", "margn"), ("NoSuchLoss {}", "NoSuchLoss")])
+def test_an_unknown_loss_and_an_unknown_key_of_one_are_named(tmp_path, loss, found):
+    text = f"compute_cost:\n    loss_fn: !new:voice_biometrics.losses.{loss}\n"
+    with pytest.raises(InputError, match=found):
+        read(write_variant(tmp_path, text)).build(5)
+
+
 def test_a_variant_of_a_variant_keeps_both_changes(tmp_path):
     write_variant(tmp_path, "lr: 0.5\nseed: 3\n")
     (tmp_path / "second.yaml").write_text("base: variant.yaml\nseed: 4\n")

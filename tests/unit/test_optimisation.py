@@ -69,6 +69,11 @@ def test_the_average_of_weights_and_batch_norm_statistics_matches_hand_computed_
     assert made[0].weight.item() == 3.0 and made[0].weight.requires_grad
 
 
+def test_an_average_over_less_than_nothing_is_refused():
+    with pytest.raises(InputError, match="average_epochs: expected 0, or epochs above it"):
+        WeightAverage(network(1.0), num_steps=-4)
+
+
 def test_checkpoints_keep_the_average_under_the_networks_name_and_both_come_back(tmp_path):
     def made(value):
         average = WeightAverage(network(value), num_steps=10)

@@ -86,6 +86,24 @@ def test_other_features_are_refused(tmp_path):
         started(write_run(tmp_path / "a", features="fbank"), write_run(tmp_path / "b"))
 
 
+@pytest.mark.parametrize("name", ["hyperparams.yaml", "manifests/train.csv", "save/classifier.ckpt"])
+def test_a_run_folder_that_lacks_something_is_told(tmp_path, name):
+    folder = write_run(tmp_path / "a")
+    if name.startswith("save"):
+        for path in (folder / "save").glob("CKPT*/classifier.ckpt"):
+            path.unlink()
+    else:
+        (folder / name).unlink()
+    with pytest.raises(InputError, match=f"found no {name.removeprefix('save/')}"):
+        started(folder, write_run(tmp_path / "b"))
+
+
+def test_a_file_of_something_else_than_weights_is_refused(tmp_path):
+    torch.save([torch.zeros(1)], tmp_path / "embedding_model.ckpt")
+    with pytest.raises(InputError, match="expected tensors by name"):
+        started(tmp_path, tmp_path)
+
+
 def test_a_folder_without_a_network_or_with_several_is_told(tmp_path):
     with pytest.raises(InputError, match="found none of them"):
         started(tmp_path, tmp_path)
