@@ -51,7 +51,9 @@ def calibration_picture(evaluation: Evaluation, folder: Path) -> Picture:
     """Draw what the log-likelihood ratios state against what was observed."""
     clean = evaluation.clean
     plot_calibration(clean.llrs, clean.trials.is_target, folder / "calibration.png")
-    caption = "On the diagonal the ratios tell the truth; above it they are too modest, below it too bold."
+    caption = (
+        "On the diagonal the ratios tell the truth; a line steeper than it means too modest, a flatter one too bold."
+    )
     return Picture(folder / "calibration.png", "observed against stated log-likelihood ratios", caption)
 
 

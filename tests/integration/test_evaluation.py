@@ -24,7 +24,8 @@ def folder(tmp_path_factory):
         held_out.table[column] = "h" + held_out.table[column]
     others = held_out.utterances.assign(ID="h" + held_out.utterances["ID"], spk_id="h" + held_out.utterances["spk_id"])
     write_scores(good.table, folder / "good.csv")
-    write_scores(good.table.assign(score=good.scores + noise).sample(frac=1.0, random_state=0), folder / "worse.parquet")
+    worse = good.table.assign(score=good.scores + noise).sample(frac=1.0, random_state=0)
+    write_scores(worse, folder / "worse.parquet")
     write_scores(held_out.table, folder / "held_out.csv.gz")
     utterances = pd.concat([good.utterances, others])
     utterances["gender"] = np.where(utterances["spk_id"].str[-1].isin(list("02468")), "f", "m")
