@@ -7,20 +7,22 @@ import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from torch import Tensor, nn
 
+from voice_biometrics.models import ecapa_variants
 from voice_biometrics.models.fast_ecapa import FastEcapa, ReflectedSum, speed_up
 from voice_biometrics.models.pooled_statistics import PlainStatistics, WeightedStatistics
 
 SMALL = dict(channels=[168] * 4 + [504], attention_channels=128, lin_neurons=192, res2net_scale=4, se_channels=96)
-TINY = dict(channels=[16] * 4 + [24], attention_channels=8, lin_neurons=12, res2net_scale=4, se_channels=8)
+TINY_WITHOUT_SCALE = dict(channels=[16] * 4 + [24], attention_channels=8, lin_neurons=12, se_channels=8)
+TINY = TINY_WITHOUT_SCALE | {"res2net_scale": 4}
 
 
-def pair(**options) -> tuple[ECAPA_TDNN, ECAPA_TDNN]:
-    """SpeechBrain's network and the same, sped up, both in training mode."""
+def pair(network: type[ECAPA_TDNN] = ECAPA_TDNN, **options) -> tuple[ECAPA_TDNN, ECAPA_TDNN]:
+    """SpeechBrain's network, or a variant of it, and the same, sped up, both in training mode."""
     torch.manual_seed(0)
-    plain = ECAPA_TDNN(80, **options)
+    plain = network(80, **options)
     fast = copy.deepcopy(plain)
     speed_up([fast])
-    assert type(fast) is FastEcapa and type(plain) is ECAPA_TDNN
+    assert type(fast) is FastEcapa and type(plain) is network
     return plain, fast
 
 
@@ -59,6 +61,25 @@ def test_embeddings_and_gradients_are_those_of_speechbrain(options):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert cosine(expected_gradient, gradient) > 0.9999
     assert gradient.norm() == pytest.approx(expected_gradient.norm().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        ecapa_variants.EcapaWithoutSqueeze,
+        ecapa_variants.EcapaWithoutRes2,
+        ecapa_variants.EcapaWithoutAggregation,
+        ecapa_variants.EcapaMeanStdPooling,
+        ecapa_variants.EcapaSharedAttention,
+        ecapa_variants.EcapaTransformer,
+    ],
+)
+def test_a_network_with_an_exchanged_part_gives_what_it_gave(network):
+    options = TINY if network is not ecapa_variants.EcapaWithoutRes2 else TINY_WITHOUT_SCALE
+    plain, fast = pair(network, **options)
+    (expected, expected_gradient), (found, gradient) = (learn(net, features()) for net in (plain, fast))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert cosine(expected_gradient, gradient) > 0.9999
 
 
 def test_training_leaves_the_same_weights_and_running_statistics():
@@ -117,9 +138,10 @@ def test_dropout_drops_whole_channels_in_training_only():
     assert torch.equal(fast(features()), fast(features()))
 
 
-def test_other_networks_are_left_alone():
+def test_a_network_that_computes_otherwise_is_left_alone():
     class Other(ECAPA_TDNN):
-        pass
+        def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+            return super().forward(2 * x, lengths)
 
     other = Other(80, **TINY)
     speed_up([other, nn.Linear(2, 2)])

@@ -31,9 +31,12 @@ from voice_biometrics.models.pooled_statistics import PlainStatistics, WeightedS
 
 
 def speed_up(modules: Iterable[nn.Module]) -> None:
-    """Let each of SpeechBrain's ``ECAPA_TDNN`` among ``modules`` compute faster where it runs on a CPU."""
+    """Let each of SpeechBrain's ``ECAPA_TDNN`` among ``modules`` compute faster where it runs on a CPU.
+
+    One whose constructor exchanged parts is sped up in the other parts; one with its own ``forward`` is left alone.
+    """
     for module in modules:
-        if type(module) is ECAPA_TDNN:
+        if isinstance(module, ECAPA_TDNN) and type(module).forward is ECAPA_TDNN.forward:
             module.__class__ = FastEcapa
 
 
@@ -47,15 +50,21 @@ class FastEcapa(ECAPA_TDNN):
         frames = x.transpose(1, 2).unsqueeze(2)  # (utterances, features, 1, frames)
         outputs = []
         for block in self.blocks:
-            frames = tdnn(block, frames) if isinstance(block, TDNNBlock) else se_res2(block, frames)
+            frames = compute(block, frames)
             outputs.append(frames)
-        frames = tdnn(self.mfa, torch.cat(outputs[1:], dim=1))
-        pooled = self.asp_bn(pool(self.asp, frames).unsqueeze(2))  # (utterances, 2 * channels, 1)
-        return self.fc(pooled).transpose(1, 2)
+        frames = compute(self.mfa, torch.cat(outputs[1:], dim=1))
+        pooled = compute(self.asp, frames).squeeze(2)  # (utterances, 2 * channels, 1)
+        return self.fc(self.asp_bn(pooled)).transpose(1, 2)
 
     def _widest_padding(self) -> int:
         """Return the most frames that a convolution reflects; fewer frames than that raise SpeechBrain's error."""
         return max(padding(module) for module in self.modules() if isinstance(module, Conv1d))
+
+
+def compute(part: nn.Module, frames: Tensor) -> Tensor:
+    """Compute a part of the network, fast if it is SpeechBrain's; (utterances, channels, 1, frames) in and out."""
+    fast = FAST_PARTS.get(type(part))
+    return fast(part, frames) if fast else part(frames.squeeze(2)).unsqueeze(2)
 
 
 def _padded(lengths: Tensor | None) -> bool:
@@ -96,8 +105,8 @@ def after_convolution(block: TDNNBlock, convolved: Tensor) -> Tensor:
 def se_res2(block: SERes2NetBlock, frames: Tensor) -> Tensor:
     """A whole block, with its residual connection."""
     residual = convolve(block.shortcut, frames) if block.shortcut else frames
-    frames = res2(block.res2net_block, tdnn(block.tdnn1, frames))
-    return squeeze_excite(block.se_block, tdnn(block.tdnn2, frames)) + residual
+    frames = compute(block.res2net_block, compute(block.tdnn1, frames))
+    return compute(block.se_block, compute(block.tdnn2, frames)) + residual
 
 
 def res2(block: Res2NetBlock, frames: Tensor) -> Tensor:
@@ -117,7 +126,7 @@ def squeeze_excite(block: SEBlock, frames: Tensor) -> Tensor:
 
 
 def pool(block: AttentiveStatisticsPooling, frames: Tensor) -> Tensor:
-    """Mean and deviation of each channel over time, weighted by attention: (utterances, 2 * channels)."""
+    """Mean and deviation of each channel over time, weighted by attention: (utterances, 2 * channels, 1, 1)."""
     layer = block.tdnn.conv.conv
     if block.global_context:
         channels = frames.shape[1]
@@ -129,7 +138,17 @@ def pool(block: AttentiveStatisticsPooling, frames: Tensor) -> Tensor:
         scored = convolve(block.tdnn.conv, frames)
     scores = convolve(block.conv, block.tanh(after_convolution(block.tdnn, scored)))
     with torch.autocast("cpu", enabled=False):
-        return WeightedStatistics.apply(frames, scores, block.eps)
+        pooled = WeightedStatistics.apply(frames, scores.expand_as(frames), block.eps)
+    return pooled[:, :, None, None]
+
+
+FAST_PARTS = {
+    TDNNBlock: tdnn,
+    SERes2NetBlock: se_res2,
+    Res2NetBlock: res2,
+    SEBlock: squeeze_excite,
+    AttentiveStatisticsPooling: pool,
+}
 
 
 class ReflectedSum(torch.autograd.Function):
