@@ -4,14 +4,16 @@ Needs no PyTorch. Nothing here draws its strength: callers state it, and pass a 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import soxr
-from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
-from scipy.signal import butter, sosfilt
+from scipy.fft import irfft, next_fast_len, rfftfreq
+from scipy.signal import butter, fftconvolve, oaconvolve, sosfilt
 
 EQUALISER_HZ = (125, 250, 500, 1000, 2000, 4000, 8000)
-EQUALISER_S = 0.05  # length of its response
+EQUALISER_S = 0.05
+SHORT_RESPONSE = 1000  # taps; up to it, blocks take half the time on crops of some seconds
 NOISE_FLAT_BELOW_HZ = 50  # a power of the frequency would grow without end towards 0 Hz
 TELEPHONE_HZ = (300, 3400)
 TELEPHONE_RATE = 8000  # Hz
@@ -24,21 +26,26 @@ def scale_to_peak(samples: np.ndarray, peak: float) -> np.ndarray:
     return (samples * (peak / largest)).astype(np.float32) if largest > 0 else samples
 
 
-def equaliser_response(sample_rate: int, band_db: Sequence[float]) -> np.ndarray:
-    """Return the impulse response, float32 (taps,), of gains ``band_db``, in dB, at EQUALISER_HZ, smooth in between.
+def equaliser_response(
+    sample_rate: int,
+    band_db: Sequence[float],
+    band_hz: Sequence[float] = EQUALISER_HZ,
+    duration_s: float = EQUALISER_S,
+) -> np.ndarray:
+    """Return the impulse response, float32 (taps,), of gains ``band_db``, in dB, at ``band_hz``, smooth in between.
 
-    It is symmetric: the direct sound stands in the middle, and no frequency is delayed against another.
+    It is symmetric: the direct sound stands in the middle, and no frequency is delayed against another. What differs
+    within ``1 / duration_s`` Hz is smoothed out.
     """
-    half = round(EQUALISER_S * sample_rate / 2)
+    half = round(duration_s * sample_rate / 2)
     freq_hz = rfftfreq(2 * half, 1 / sample_rate)
-    gain_db = np.interp(np.log(np.maximum(freq_hz, 1)), np.log(EQUALISER_HZ), band_db)
+    gain_db = np.interp(np.log(np.maximum(freq_hz, 1)), np.log(band_hz), band_db)
     response = np.roll(irfft(10 ** (gain_db / 20)), half)[1:]
     return (response * np.hanning(2 * half + 1)[1:-1]).astype(np.float32)
 
 
-def equalise(samples: np.ndarray, sample_rate: int, band_db: Sequence[float]) -> np.ndarray:
-    """Return ``samples`` with the gains ``band_db``, in dB, at EQUALISER_HZ; ``sample_rate`` is in Hz."""
-    response = equaliser_response(sample_rate, band_db)
+def equalise(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Return ``samples`` through an ``equaliser_response`` (taps,)."""
     return convolve(samples, response, response.size // 2)
 
 
@@ -62,9 +69,8 @@ def convolve(samples: np.ndarray, response: np.ndarray, direct: int = 0) -> np.n
 
     What would sound before the beginning and after the end is cut.
     """
-    num_padded = next_fast_len(samples.size + response.size - 1, real=True)
-    heard = irfft(rfft(samples, num_padded) * rfft(response, num_padded), num_padded)
-    return heard[direct : direct + samples.size]
+    by_fft = oaconvolve if response.size < SHORT_RESPONSE else fftconvolve  # in blocks, or at once
+    return by_fft(samples, response)[direct : direct + samples.size]
 
 
 def coloured_noise(num_samples: int, sample_rate: int, rng: np.random.Generator, slope: float) -> np.ndarray:
@@ -88,15 +94,23 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
     return samples + noise * np.float32(np.sqrt(np.mean(samples**2) / noise_power) * 10 ** (-snr_db / 20))
 
 
-def telephone_line(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return ``samples`` as a telephone line of 300 to 3400 Hz, 8 kHz and 8-bit mu-law passes them on.
+def telephone_line(
+    samples: np.ndarray, sample_rate: int, band_hz: tuple[int, int] = TELEPHONE_HZ, num_bits: int = 8
+) -> np.ndarray:
+    """Return ``samples`` as a telephone line passes them on: 8 kHz, ``band_hz`` and mu-law of ``num_bits``.
 
     Source: ITU-T G.711, its law as a formula; +0 and -0 are one, so that silence stays silence.
     """
     narrow = soxr.resample(samples, sample_rate, TELEPHONE_RATE)
-    band = butter(4, TELEPHONE_HZ, "bandpass", output="sos", fs=TELEPHONE_RATE)
-    heard = np.clip(sosfilt(band, narrow), -1, 1)
-    code = np.round(127 * np.sign(heard) * np.log1p(MU * np.abs(heard)) / np.log1p(MU))  # -127 to 127
-    decoded = np.sign(code) * np.expm1(np.abs(code) / 127 * np.log1p(MU)) / MU
+    heard = np.clip(sosfilt(_band_pass(band_hz), narrow), -1, 1)
+    largest = 2 ** (num_bits - 1) - 1
+    code = np.round(largest * np.sign(heard) * np.log1p(MU * np.abs(heard)) / np.log1p(MU))
+    decoded = np.sign(code) * np.expm1(np.abs(code) / largest * np.log1p(MU)) / MU
     wide = soxr.resample(decoded.astype(np.float32), TELEPHONE_RATE, sample_rate)[: samples.size]
     return np.pad(wide, (0, samples.size - wide.size))
+
+
+@lru_cache  # designing the filter takes longer than applying it
+def _band_pass(band_hz: tuple[int, int]) -> np.ndarray:
+    """Return the sections (4, 6) of a band-pass at the telephone's rate."""
+    return butter(4, band_hz, "bandpass", output="sos", fs=TELEPHONE_RATE).astype(np.float32)

@@ -4,7 +4,6 @@ Where each speaker was recorded in one session on one device, level and channel 
 flatters. Passing every file through a channel of its own takes that away.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from voice_biometrics.alterations import (
     telephone_line,
 )
 from voice_biometrics.errors import InputError
+from voice_biometrics.seeding import generator_for
 
 CHANNEL_PEAK = (0.02, 0.9)
 CHANNEL_EQUALISER_DB = (-9.0, 9.0)  # at each band
@@ -45,8 +45,7 @@ class Condition:
 
     def __call__(self, samples: np.ndarray, sample_rate: int, utt_id: str) -> np.ndarray:
         """Return float32 (samples',): ``samples`` (samples,) of ``sample_rate`` Hz, altered as ``utt_id`` says."""
-        digest = hashlib.sha256(f"{self.name}/{utt_id}".encode()).digest()
-        return self.alter(samples, sample_rate, np.random.default_rng(np.frombuffer(digest, "<u4")))
+        return self.alter(samples, sample_rate, generator_for(f"{self.name}/{utt_id}"))
 
 
 def untouched(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
