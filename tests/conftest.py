@@ -11,6 +11,8 @@ import soundfile
 import torch
 from speechbrain.utils.importutils import LazyModule
 
+from voice_biometrics import augmentation_sources
+
 SAMPLE_RATE = 16000
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -49,6 +51,13 @@ def write_speakers(
 def speakers(tmp_path: Path) -> Path:
     """A folder of 6 speakers with 4 utterances each."""
     return write_speakers(tmp_path / "speakers", num_speakers=6, num_utterances=4)
+
+
+@pytest.fixture
+def few_sources(monkeypatch) -> None:
+    """Few and short rooms and noises for augmentation: making them all takes seconds."""
+    monkeypatch.setattr(augmentation_sources, "NUM_ROOMS", 4)
+    monkeypatch.setattr(augmentation_sources, "NOISE_S", 2.0)
 
 
 @pytest.fixture(scope="session")
