@@ -78,7 +78,7 @@ def prepare_corpus(run: Run) -> dict:
 def build(run: Run, num_speakers: int) -> dict:
     """Build the objects of the hparams and make the run folder."""
     folder = Path(run.settings["output_folder"])
-    resolved = resolve_hparams(run.text, run.overrides, folder, num_speakers)
+    resolved = resolve_hparams(run.text, run.overrides, folder, run.count_classes(num_speakers))
     run_on_main(record_hparams, args=[resolved, folder])
     sb.create_experiment_directory(str(folder))
     hparams = run.build(num_speakers)
@@ -93,7 +93,7 @@ def make_brain(run: Run, hparams: dict) -> tuple[SpeakerBrain, DynamicItemDatase
     """Make the training set and the Brain that is to learn it."""
     manifests = Path(hparams["manifest_folder"])
     replacements = Settings.from_hparams(run.settings).replacements()
-    crops = CropReader(hparams["crop_duration_s"], hparams["sample_rate"], hparams["seed"])
+    crops = CropReader(hparams["crop_duration_s"], hparams["sample_rate"], hparams["seed"], hparams["augmentation"])
     dataset = training_dataset(manifests / "train.csv", replacements, crops, hparams["crop_every_s"])
     held_out = HeldOut.read(manifests, replacements)
     brain = SpeakerBrain(

@@ -12,12 +12,14 @@ import soxr
 from voice_biometrics.errors import InputError
 
 
-def read_audio(path: str | Path, sample_rate: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+def read_audio(
+    path: str | Path, sample_rate: int, start: int = 0, stop: int | None = None, speed: float = 1.0
+) -> np.ndarray:
     """Return the samples ``start`` to ``stop`` (counted at the file's own rate) of ``path``.
 
     Returns float32 (samples,) in [-1, 1] at ``sample_rate`` Hz; several channels are averaged, another rate is
-    resampled. Raises InputError when the file is missing, unreadable, shorter than ``stop``, not finite, or all zero
-    from beginning to end.
+    resampled. ``speed`` plays the file faster, and higher, by this factor. Raises InputError when the file is missing,
+    unreadable, shorter than ``stop``, not finite, or all zero from beginning to end.
     """
     try:
         samples, file_rate = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
@@ -31,7 +33,8 @@ def read_audio(path: str | Path, sample_rate: int, start: int = 0, stop: int | N
         raise InputError(f"{path}: expected finite samples, found NaN or infinite ones; {ADVICE}")
     if not mono.any() and is_silent(path):
         raise InputError(f"{path}: expected speech, found only zeros; {ADVICE}")
-    return mono if file_rate == sample_rate else soxr.resample(mono, file_rate, sample_rate)
+    played_rate = file_rate * speed
+    return mono if played_rate == sample_rate else soxr.resample(mono, played_rate, sample_rate)
 
 
 ADVICE = "repair or remove the file (--check_audio True skips such training files)"

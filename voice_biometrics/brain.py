@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from data_prep.trials import read_trials
+from voice_biometrics.augmentation_features import masked
 from voice_biometrics.dataio import CropReader, read_utterances
 from voice_biometrics.embedding import FRONT_TO_EMBEDDING, embed_manifest
 from voice_biometrics.errors import InputError
@@ -67,6 +68,7 @@ class SpeakerBrain(sb.Brain):
         waves, lengths = batch.sig  # (utterances, samples), (utterances,) in (0, 1]
         features = self.modules.compute_features(waves)  # (utterances, frames, features)
         features = self.modules.mean_var_norm(features, lengths)
+        features = masked(features, self.hparams.feature_masks, f"{self.hparams.seed}/{self.crops.epoch}/{batch.id[0]}")
         with torch.set_grad_enabled(not self._is_frozen()):
             embeddings = self.modules.embedding_model(features, lengths)  # (utterances, 1, dims)
         with torch.autocast(self.device_type, enabled=False):  # bf16 cosines times 30 would be off by 0.07

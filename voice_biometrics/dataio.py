@@ -13,34 +13,46 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 
 from data_prep.manifest import read_manifest
 from voice_biometrics.audio import read_audio, repeat_to
+from voice_biometrics.augmentation import Augmentation
+from voice_biometrics.augmentation_sources import Voice
 from voice_biometrics.errors import InputError
 
 
 class CropReader:
-    """Reads a random crop of each utterance, a new one each epoch.
+    """Reads a random crop of each utterance, a new one each epoch, and augments it.
 
-    Where a crop starts follows from seed, epoch and utterance alone, so that a run that was stopped goes on exactly as
-    it would have. Set ``epoch`` at the start of each epoch.
+    Where a crop starts and how it is augmented follows from seed, epoch and utterance alone, so that a run that was
+    stopped goes on exactly as it would have. Set ``epoch`` at the start of each epoch.
     """
 
-    def __init__(self, duration_s: float, sample_rate: int, seed: int) -> None:
+    def __init__(
+        self, duration_s: float, sample_rate: int, seed: int, augmentation: Augmentation | None = None
+    ) -> None:
         """``duration_s`` is the crop's length in seconds; 0 means whole utterances."""
         self.duration_s = duration_s
         self.sample_rate = sample_rate  # Hz
         self.seed = seed
+        self.augmentation = augmentation or Augmentation(sample_rate, seed)
         self.epoch = 0
 
-    def __call__(self, utt_id: str, wav: str, start: int, stop: int, duration_s: float) -> torch.Tensor:
+    def __call__(
+        self, utt_id: str, wav: str, start: int, stop: int, duration_s: float, spk_id: str = ""
+    ) -> torch.Tensor:
         """Return float32 (samples,): the crop, a shorter utterance being repeated, or the whole utterance."""
+        samples = self._read(utt_id, wav, start, stop, duration_s)
+        return torch.from_numpy(self.augmentation(samples, self.epoch, utt_id, spk_id))
+
+    def _read(self, utt_id: str, wav: str, start: int, stop: int, duration_s: float) -> np.ndarray:
+        speed = self.augmentation.speeds[self.augmentation.speed_number(self.epoch, utt_id)]
         if not self.duration_s:
-            return torch.from_numpy(read_audio(wav, self.sample_rate, start, stop))
+            return read_audio(wav, self.sample_rate, start, stop, speed)
         num_samples = round(self.duration_s * self.sample_rate)
         file_rate = (stop - start) / duration_s
-        length = int(np.ceil(self.duration_s * file_rate)) + 1  # at the file's rate; one to spare for resampling
+        length = int(np.ceil(self.duration_s * file_rate * speed)) + 1  # at the file's rate; one for resampling
         if stop - start > length:
             start += random.Random(f"{self.seed}/{self.epoch}/{utt_id}").randrange(stop - start - length + 1)
             stop = start + length
-        return torch.from_numpy(repeat_to(read_audio(wav, self.sample_rate, start, stop), num_samples)[:num_samples])
+        return repeat_to(read_audio(wav, self.sample_rate, start, stop, speed), num_samples)[:num_samples]
 
 
 def training_dataset(
@@ -48,24 +60,30 @@ def training_dataset(
 ) -> DynamicItemDataset:
     """Return the dataset of ``id``, ``sig`` (samples,) and ``spk_id_encoded`` (1,), speakers numbered by name.
 
-    With ``crop_every_s`` a long utterance is there several times (``several_crops``).
+    At another speed they are further speakers, numbered after all those at the speeds before. With ``crop_every_s`` a
+    long utterance is there several times (``several_crops``). The rooms and noises of the augmentation are made.
     """
     rows = load_data_csv(str(manifest_file), replacements)
     if crop_every_s:
         rows = several_crops(rows, crop_every_s, crops.duration_s)
     dataset = DynamicItemDataset(rows)
+    crops.augmentation.prepare(
+        Voice(row["spk_id"], row["wav"], int(row["start"]), int(row["stop"]), row["duration"])
+        for row in dataset.data.values()
+    )
 
-    @sb.utils.data_pipeline.takes("id", "wav", "start", "stop", "duration")
+    @sb.utils.data_pipeline.takes("id", "wav", "start", "stop", "duration", "spk_id")
     @sb.utils.data_pipeline.provides("sig")
-    def read_crop(utt_id: str, wav: str, start: str, stop: str, duration: float) -> torch.Tensor:
-        return crops(utt_id, wav, int(start), int(stop), duration)
+    def read_crop(utt_id: str, wav: str, start: str, stop: str, duration: float, spk_id: str) -> torch.Tensor:
+        return crops(utt_id, wav, int(start), int(stop), duration, spk_id)
 
     encoder = CategoricalEncoder()
 
-    @sb.utils.data_pipeline.takes("spk_id")
+    @sb.utils.data_pipeline.takes("id", "spk_id")
     @sb.utils.data_pipeline.provides("spk_id_encoded")
-    def encode_speaker(spk_id: str) -> torch.Tensor:
-        return torch.LongTensor([encoder.encode_label(spk_id)])
+    def encode_speaker(utt_id: str, spk_id: str) -> torch.Tensor:
+        speed_number = crops.augmentation.speed_number(crops.epoch, utt_id)
+        return torch.LongTensor([encoder.encode_label(spk_id) + speed_number * len(speakers)])
 
     dataset.add_dynamic_item(read_crop)
     dataset.add_dynamic_item(encode_speaker)

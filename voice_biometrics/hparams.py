@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from voice_biometrics.augmentation import check_speeds
 from voice_biometrics.errors import InputError
 
 DEFAULT_FILE = "hparams/ecapa_small.yaml"
@@ -43,9 +44,13 @@ class Run:
         """The arguments as they would be typed."""
         return " ".join(f'"{item}"' if " " in item else item for item in self.arguments)
 
+    def count_classes(self, num_speakers: int) -> int:
+        """Return how many speakers the head has: those of the manifest, at each speed one of its own."""
+        return num_speakers * len(check_speeds(self.settings["speeds"]))
+
     def build(self, num_speakers: int) -> dict[str, Any]:
-        """Build all objects of the file; InputError when one of them refuses its arguments."""
-        overrides = f"{self.overrides}\nnum_speakers: {num_speakers}".strip()
+        """Build all objects for a manifest of ``num_speakers``; InputError when one of them refuses its arguments."""
+        overrides = f"{self.overrides}\nnum_speakers: {self.count_classes(num_speakers)}".strip()
         try:
             return load_hyperpyyaml(self.text, overrides)
         except (TypeError, ValueError, KeyError, ImportError, AttributeError) as error:
@@ -145,6 +150,8 @@ def _is_plain(node: Any, known: CommentedMap) -> bool:
     """Tell a value that needs no object: no tag, or a reference to values that are known already."""
     if isinstance(node, CommentedMap):
         return False
+    if isinstance(node, list):
+        return all(_is_plain(item, known) for item in node)
     tag = getattr(getattr(node, "tag", None), "value", None)
     if tag is None or not tag.startswith("!"):
         return True

@@ -7,6 +7,7 @@ import torch
 
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
+from voice_biometrics.augmentation import Augmentation
 from voice_biometrics.dataio import CropReader, read_utterances, several_crops, training_dataset
 from voice_biometrics.errors import InputError
 
@@ -102,3 +103,62 @@ def test_a_long_utterance_gives_several_crops_each_drawn_by_itself(tmp_path):
 def test_several_crops_of_whole_utterances_and_a_negative_interval_are_refused(every_s, crop_s):
     with pytest.raises(InputError, match="crop_every_s"):
         several_crops({}, every_s, crop_s)
+
+
+SPEEDS = [0.8, 1.0, 1.25]
+
+
+@pytest.fixture
+def tone(tmp_path):
+    """Two seconds of 1 kHz."""
+    soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 1000 * np.arange(32000) / 16000), 16000)
+    return str(tmp_path / "tone.wav")
+
+
+def pitch_hz(samples: torch.Tensor) -> float:
+    return float(torch.fft.rfft(samples * torch.hann_window(samples.numel())).abs().argmax() * 16000 / samples.numel())
+
+
+@pytest.mark.parametrize("duration_s", [1.0, 3.0])
+def test_a_crop_at_another_speed_is_as_long_and_as_much_higher(tone, duration_s):
+    augmentation = Augmentation(16000, 1, speeds=SPEEDS)
+    crops = CropReader(duration_s, 16000, 1, augmentation)
+    for number in range(10):
+        heard = crop(crops, tone, f"u{number}")
+        assert heard.shape == (round(duration_s * 16000),)
+        expected = 1000 * SPEEDS[augmentation.speed_number(0, f"u{number}")]
+        assert pitch_hz(heard) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_whole_utterance_at_another_speed_is_shorter_or_longer(tone):
+    crops = CropReader(0, 16000, 1, Augmentation(16000, 1, speeds=[1.25]))
+    assert crop(crops, tone).numel() == pytest.approx(32000 / 1.25, abs=1)
+
+
+def test_a_voice_at_another_speed_is_a_speaker_of_its_own(speakers, tmp_path):
+    settings = Settings("speaker_folders", str(speakers), valid_speakers=2)
+    prepare(settings, tmp_path / "m")
+    augmentation = Augmentation(16000, 1, speeds=SPEEDS)
+    crops = CropReader(0.5, 16000, 1, augmentation)
+    dataset = training_dataset(tmp_path / "m" / "train.csv", settings.replacements(), crops)
+    names = sorted({dataset.data[utt_id]["spk_id"] for utt_id in dataset.data_ids})
+    labels = set()
+    for crops.epoch in range(6):
+        for number, utt_id in enumerate(dataset.data_ids):
+            label = int(dataset[number]["spk_id_encoded"])
+            speed_number = augmentation.speed_number(crops.epoch, utt_id)
+            assert label == names.index(dataset.data[utt_id]["spk_id"]) + 4 * speed_number
+            labels.add(label)
+    assert labels == set(range(12))
+
+
+def test_the_dataset_prepares_the_augmentation_with_its_own_speakers(speakers, tmp_path, few_sources):
+    settings = Settings("speaker_folders", str(speakers), valid_speakers=2)
+    prepare(settings, tmp_path / "m")
+    crops = CropReader(0.5, 16000, 1, Augmentation(16000, 1, room=1.0, noise=1.0))
+    dataset = training_dataset(tmp_path / "m" / "train.csv", settings.replacements(), crops)
+    plain = training_dataset(tmp_path / "m" / "train.csv", settings.replacements(), CropReader(0.5, 16000, 1))
+    assert dataset[0]["sig"].shape == (8000,) and dataset[0]["sig"].dtype == torch.float32
+    assert not torch.equal(dataset[0]["sig"], plain[0]["sig"])
+    babble = crops.augmentation.noises[1]
+    assert set(babble.speakers) == {dataset.data[utt_id]["spk_id"] for utt_id in dataset.data_ids}
