@@ -14,6 +14,8 @@ from voice_biometrics.score_normalisation import check_other_speakers
 from voice_biometrics.scored_trials import ScoredTrials
 from voice_biometrics.thresholds import Thresholds
 
+MOST_CURVES = 5  # lists of trials whose DET curves are drawn, with intervals, which take some seconds each
+
 
 @dataclass(frozen=True, eq=False)
 class Judged:
@@ -91,8 +93,8 @@ def evaluate(
     thresholds, why_not = _thresholds(lists[0], held_out, uses, with_durations)
     fars = band_fars(int(np.count_nonzero(~lists[0].is_target)))
     judged = []
-    for trials in lists:
-        by_score, by_llr, llrs = score_figures(trials, costs, fars), None, None
+    for number, trials in enumerate(lists):
+        by_score, by_llr, llrs = score_figures(trials, costs, fars if number < MOST_CURVES else ()), None, None
         if thresholds:
             llrs = thresholds.llrs(trials, are_held_out=held_out is None)
             by_llr = llr_figures(trials, llrs, thresholds.points, costs)

@@ -101,7 +101,9 @@ def _rows_figure(rows: Sequence[_Row], reference: Interval, reference_name: str)
     for place, row in enumerate(rows):
         _draw_row(axes, place, row)
     _name_rows(axes, rows)
-    axes.set_xlim(left=0.0)
+    ends = [row.upper for row in rows if row.upper is not None and row.upper < 1.0]  # 1.0: nothing is known
+    ends += [reference.upper, *(row.eer for row in rows if row.eer is not None)]
+    axes.set_xlim(0.0, 100.0 * min(1.0, 1.08 * max(ends)))
     axes.set_xlabel("EER (%), with 95 % interval")
     figure.legend(handles=[line], loc="outside lower center", frameon=False)
     return figure

@@ -1,7 +1,6 @@
 """What a report says of how well a system works: sections made of an evaluation's figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from voice_biometrics import report_pictures as pictures
@@ -9,9 +8,9 @@ from voice_biometrics.comparison import ComparedFigure, comparison_frame
 from voice_biometrics.evaluation import Evaluation, Judged
 from voice_biometrics.figures import ScoreFigures
 from voice_biometrics.metrics import Cost
-from voice_biometrics.operating_points import in_words
+from voice_biometrics.operating_points import PointResult, in_words
 from voice_biometrics.report import BigFigure, Block, Headline, Section, Table, Text
-from voice_biometrics.report_words import number, per_cent, rate_of
+from voice_biometrics.report_words import in_per_cent, number, per_cent
 
 USES = {
     "smart_speaker": "a smart speaker: convenience first, one stranger in a hundred may be let in",
@@ -19,6 +18,8 @@ USES = {
     "custom": "your own costs and prior",
 }
 
+MOST_WORDED = 3  # lists of trials whose error rates are said in words; the table has all
+MOST_COLUMNS = 3  # lists of trials side by side; the table of conditions has all
 DCF_WORDS = (
     "minDCF and actDCF are normalised detection costs (1: no better than always deciding the same), both errors "
     "costing 1 unless said; minDCF at the best threshold, actDCF at the one that the calibration and the costs give."
@@ -60,11 +61,11 @@ def decisions(evaluation: Evaluation) -> Section:
     rows = []
     for use, point in thresholds.points.items():
         blocks.append(Text(f"{use}: for {USES[use]}. Its threshold: {point.rule}."))
-        for name, result in _measured(evaluation, use):
-            blocks.append(Text(in_words(f"{use}, {name}", result)))
-            rates = rate_of(asdict(result.far)), rate_of(asdict(result.frr))
-            rows.append((use, name, f"{point.threshold:.2f}", _score(thresholds.score_at(use)), *rates))
-    columns = ("use", "trials", "threshold, LLR", "threshold, score", "strangers let in (FAR)", "refused (FRR)")
+        measured = _measured(evaluation, use)
+        blocks += [Text(in_words(f"{use}, {name}", result)) for name, result in measured[:MOST_WORDED]]
+        threshold = f"{point.threshold:.2f}", _score(thresholds.score_at(use))
+        rows += [(use, name, *threshold, in_per_cent(found.far), in_per_cent(found.frr)) for name, found in measured]
+    columns = ("use", "trials", "threshold, LLR", "threshold, score", "strangers let in (FAR), %", "refused (FRR), %")
     blocks.append(Table(columns, rows, "One threshold a use, on all trials", columns[2:]))
     blocks += [Text(f"No threshold for {use}: {reason}.") for use, reason in thresholds.refused.items()]
     return Section(title, blocks)
@@ -89,7 +90,7 @@ def _where_from(evaluation: Evaluation) -> str:
     return words
 
 
-def _measured(evaluation: Evaluation, use: str) -> list[tuple[str, object]]:
+def _measured(evaluation: Evaluation, use: str) -> list[tuple[str, PointResult]]:
     """Return where a threshold was measured and what came out: held-out speakers, then each list of trials."""
     held_out = [] if evaluation.on_itself else [("held-out speakers", evaluation.thresholds.held_out[use])]
     return held_out + [(judged.name, judged.by_llr.points[use]) for judged in evaluation.lists]
@@ -100,8 +101,8 @@ def _score(score: float | None) -> str:
 
 
 def accuracy(evaluation: Evaluation, folder: Path) -> Section:
-    """All figures of each list of trials, a column each, and the curves."""
-    lists = evaluation.lists
+    """All figures of the first lists of trials, a column each, the main ones of all, and the curves."""
+    lists = evaluation.lists[:MOST_COLUMNS]
     rows = [_row("EER", lists, lambda summary: per_cent(summary["eer"], summary["interval"]))]
     rows.append(_row("EER on the ROC's convex hull", lists, lambda summary: per_cent(summary["rocch_eer"])))
     for place, entry in enumerate(lists[0].summary["min_dcf"]):
@@ -119,10 +120,23 @@ def accuracy(evaluation: Evaluation, folder: Path) -> Section:
     remarks = [entry["remark"] for entry in lists[0].summary["frr_at_far"] if entry["remark"]]
     blocks: list[Block] = [table, Text(DCF_WORDS), *(Text(f"{remark}.") for remark in remarks)]
     if len(lists) > 1:
-        blocks.append(pictures.conditions_picture(evaluation, folder))
-    curves = {judged.name: judged.by_score for judged in lists}
+        blocks += [*_conditions(evaluation.lists), pictures.conditions_picture(evaluation, folder)]
+    curves = {judged.name: judged.by_score for judged in evaluation.lists if judged.by_score.frr_at}
     blocks += [pictures.det_picture(curves, folder / "det.png"), pictures.roc_picture(evaluation, folder)]
     return Section("Accuracy", blocks)
+
+
+def _conditions(lists: Sequence[Judged]) -> list[Table]:
+    """The main figures of each list of trials, a row each, where they are too many for columns."""
+    if len(lists) <= MOST_COLUMNS:
+        return []
+    rows = []
+    for judged in lists:
+        at_far, dcf = judged.summary["frr_at_far"][0], judged.summary["min_dcf"][0]
+        rows.append((judged.name, in_per_cent(judged.by_score.eer), _frr(at_far), _dcf(dcf)))
+    costs, max_far = lists[0].summary["min_dcf"][0], lists[0].summary["frr_at_far"][0]["max_far"]
+    columns = ("trials", "EER, %", f"FRR at FAR {100 * max_far:g} %", f"minDCF, p_target {costs['p_target']:g}")
+    return [Table(columns, rows, "Every condition")]
 
 
 def _row(title: str, lists: Sequence[Judged], word: Callable[[dict], str]) -> tuple[str, ...]:

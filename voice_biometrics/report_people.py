@@ -9,10 +9,11 @@ from voice_biometrics import report_pictures as pictures
 from voice_biometrics.evaluation import Evaluation
 from voice_biometrics.groups import GroupTable, measure_groups
 from voice_biometrics.report import Block, Section, Table, Text
-from voice_biometrics.report_words import per_cent, rate_of
+from voice_biometrics.report_words import in_per_cent, per_cent
 from voice_biometrics.worst import worst_speakers, worst_trials
 
-RATES = {"eer": "EER", "far": "FAR", "frr": "FRR"}
+RATES = {"eer": "EER, %", "far": "FAR, %", "frr": "FRR, %"}
+WORST_OF_EACH_KIND = 10
 
 
 def people(evaluation: Evaluation, folder: Path) -> tuple[Section, dict]:
@@ -29,7 +30,7 @@ def people(evaluation: Evaluation, folder: Path) -> tuple[Section, dict]:
         *(block for table in groups.tables for block in _group_table(table)),
         *(Text(f"No groups by {column}: {reason}.") for column, reason in groups.skipped.items()),
         _speaker_table(worst_speakers(decided, trials.utterances, threshold)),
-        _trial_table(worst_trials(decided, trials.utterances, threshold)),
+        _trial_table(_worst_of_each_kind(decided, trials.utterances, threshold)),
     ]
     if trials.embeddings is not None:
         blocks.append(pictures.embedding_picture(evaluation, folder))
@@ -56,7 +57,7 @@ def _group_table(table: GroupTable) -> list[Block]:
     """One column of metadata, a row a group, and what to know of them."""
     rows = []
     for row in table.rows:
-        rates = [rate_of(asdict(rate)) if (rate := getattr(row, key)) else None for key in RATES]
+        rates = [in_per_cent(rate) if (rate := getattr(row, key)) else None for key in RATES]
         rows.append((row.name, row.num_speakers, row.num_target, row.num_nontarget, *rates))
     columns = ("group", "speakers", "target trials", "non-target trials", *RATES.values())
     remarks = [f"{row.name}: {row.remark}." for row in table.rows if row.remark]
@@ -81,6 +82,12 @@ def _speaker_table(worst: pd.DataFrame) -> Table:
     return Table(columns, rows, "The ten speakers that it fails most, by the mean of FRR and FAR")
 
 
+def _worst_of_each_kind(decided: pd.DataFrame, utterances: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Return the false accepts, then the false rejects farthest from the threshold."""
+    kinds = [decided[decided["target"] == target] for target in (0, 1)]
+    return pd.concat([worst_trials(kind, utterances, threshold, WORST_OF_EACH_KIND) for kind in kinds])
+
+
 def _trial_table(worst: pd.DataFrame) -> Table:
     """The errors farthest from the threshold."""
     sides = [f"{side}_{'wav' if f'{side}_wav' in worst else 'id'}" for side in ("enrol", "test")]
@@ -89,4 +96,9 @@ def _trial_table(worst: pd.DataFrame) -> Table:
         for row in worst.to_dict("records")
     ]
     columns = ("error", "score", "speaker enrolled", "enrolment", "speaker tested", "test")
-    return Table(columns, rows, "The twenty errors farthest from the threshold: listen to them", ["score"])
+    return Table(
+        columns,
+        rows,
+        "The false accepts and the false rejects farthest from the threshold, ten each: listen to them",
+        ["score"],
+    )

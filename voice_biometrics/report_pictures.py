@@ -13,15 +13,12 @@ from voice_biometrics.plots_eers import GroupEer, plot_condition_eers, plot_grou
 from voice_biometrics.plots_embeddings import plot_embedding_map
 from voice_biometrics.report import Picture
 
-MOST_CURVES = 5  # in one picture
-
 
 def det_picture(figures: Mapping[str, ScoreFigures], path: Path) -> Picture:
     """Draw DET curves: of conditions, or of systems."""
-    shown = list(figures.items())[:MOST_CURVES]
-    plot_det([_curve(name, found) for name, found in shown], path)
+    plot_det([_curve(name, found) for name, found in figures.items()], path)
     caption = "False rejections against false accepts at every threshold; the dot is the EER. Lower left is better."
-    return Picture(path, f"DET curves: {', '.join(name for name, _ in shown)}", caption)
+    return Picture(path, f"DET curves: {', '.join(figures)}", caption)
 
 
 def roc_picture(evaluation: Evaluation, folder: Path) -> Picture:

@@ -1,6 +1,8 @@
 """Figures as a report words them: rates in per cent with their 95 % interval, and costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from voice_biometrics.intervals import Interval
 
 NONE = "–"
 
@@ -21,9 +23,9 @@ def number(value: float | None, interval: Sequence[float] | None = None) -> str:
     return f"{value:.3f}{ends}"
 
 
-def rate_of(result: Mapping[str, float]) -> str:
-    """Word a rate that is a mapping with ``estimate``, ``lower`` and ``upper``."""
-    return per_cent(result["estimate"], (result["lower"], result["upper"]))
+def in_per_cent(rate: Interval) -> str:
+    """Word a rate and its interval for a column that is in per cent: ``5.94 (4.18 to 8.36)``."""
+    return f"{_short(rate.estimate)} ({_short(rate.lower)} to {_short(rate.upper)})"
 
 
 def _short(rate: float) -> str:
