@@ -108,9 +108,9 @@ def bootstrap_intervals(
         speakers, a missing speaker, or no replicate with both kinds of trials.
     """
     scores, is_target = checked_trials(scores, is_target)
-    trials = _speaker_trials(is_target, enrol_speaker, test_speaker)
-    draws = _draw_speakers(trials.num_speakers, num_replicates, seed)
-    values = _replicate(scores, trials, measures, draws)
+    trials = speaker_trials(is_target, enrol_speaker, test_speaker)
+    draws = draw_speakers(trials.num_speakers, num_replicates, seed)
+    values = replicate(scores, trials, measures, draws)
     return {name: _interval(measures[name], values[name], num_replicates, trials) for name in measures}
 
 
@@ -145,15 +145,19 @@ def bootstrap_differences(
     measures_b = measures if measures_b is None else measures_b
     if set(measures_b) != set(measures):
         raise InputError(f"system A has the measures {sorted(measures)}, B has {sorted(measures_b)}: give the same")
-    trials = _speaker_trials(is_target, enrol_speaker, test_speaker)
-    draws = _draw_speakers(trials.num_speakers, num_replicates, seed)
-    values_a = _replicate(scores_a, trials, measures, draws)
-    values_b = _replicate(scores_b, trials, measures_b, draws)
+    trials = speaker_trials(is_target, enrol_speaker, test_speaker)
+    draws = draw_speakers(trials.num_speakers, num_replicates, seed)
+    values_a = replicate(scores_a, trials, measures, draws)
+    values_b = replicate(scores_b, trials, measures_b, draws)
     return {name: _difference(values_a[name] - values_b[name], num_replicates, trials) for name in measures}
 
 
-def _speaker_trials(is_target: np.ndarray, enrol_speaker: np.ndarray, test_speaker: np.ndarray) -> SpeakerTrials:
-    """Number the speakers in order of their names, and check them against the labels."""
+def speaker_trials(is_target: np.ndarray, enrol_speaker: np.ndarray, test_speaker: np.ndarray) -> SpeakerTrials:
+    """Number the speakers in order of their names, and check them against the labels.
+
+    ``is_target`` (trials,) bool; ``enrol_speaker``, ``test_speaker`` (trials,) text or numbers. Raises InputError as
+    ``bootstrap_intervals``.
+    """
     sides = [np.asarray(enrol_speaker), np.asarray(test_speaker)]
     for side, speakers in zip(("enrolment", "test"), sides, strict=True):
         if speakers.shape != is_target.shape:
@@ -178,7 +182,7 @@ def _speaker_trials(is_target: np.ndarray, enrol_speaker: np.ndarray, test_speak
     return SpeakerTrials(is_target, enrol, test, names.size)
 
 
-def _draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndarray:
+def draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndarray:
     """Return multiplicities (1 + replicates + left out, speakers): each speaker once, the draws, the jackknife's."""
     if num_replicates < 1:
         raise InputError(f"num_replicates is {num_replicates}: expected 1 or more (1000 is usual)")
@@ -189,10 +193,13 @@ def _draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndar
     return np.concatenate([np.ones((1, num_speakers), np.int64), draws, left_out])
 
 
-def _replicate(
+def replicate(
     scores: np.ndarray, trials: SpeakerTrials, measures: Mapping[str, Measure], draws: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return each measure's value under each row of draws, (draws,): NaN where a kind of trial is missing."""
+    """Return each measure's value under each row of draws, (draws,): NaN where a kind of trial is missing.
+
+    ``scores`` (trials,) float, in the order of ``trials``; ``draws`` (draws, speakers) int, from ``draw_speakers``.
+    """
     with_costs = any(isinstance(measure, Cllr) for measure in measures.values())
     ordered = SortedTrials(
         scores,
@@ -213,7 +220,7 @@ def _replicate(
 
 
 def _interval(measure: Measure, values: np.ndarray, num_replicates: int, trials: SpeakerTrials) -> Interval:
-    """Summarise the values of one measure under the rows of ``_draw_speakers``."""
+    """Summarise the values of one measure under the rows of ``draw_speakers``."""
     spread = _spread(values, num_replicates, trials)
     lower, upper = spread.ends()
     if spread.estimate == 0.0:
@@ -222,14 +229,14 @@ def _interval(measure: Measure, values: np.ndarray, num_replicates: int, trials:
 
 
 def _difference(values: np.ndarray, num_replicates: int, trials: SpeakerTrials) -> Difference:
-    """Summarise the differences of one measure under the rows of ``_draw_speakers``."""
+    """Summarise the differences of one measure under the rows of ``draw_speakers``."""
     spread = _spread(values, num_replicates, trials)
     counts = spread.replicates.size, spread.num_degenerate, trials.num_speakers
     return Difference(spread.estimate, *spread.ends(), *counts, p_value=spread.p_value_of(0.0))
 
 
 def _spread(values: np.ndarray, num_replicates: int, trials: SpeakerTrials) -> Spread:
-    """Split the values of one figure, in the rows of ``_draw_speakers``."""
+    """Split the values of one figure, in the rows of ``draw_speakers``."""
     estimate, replicates, left_out = np.split(values, [1, 1 + num_replicates])
     return Spread.of(float(estimate[0]), replicates, left_out, trials.num_speakers)
 
