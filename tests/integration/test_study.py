@@ -1,0 +1,65 @@
+"""A run of a study from real training to its scores, figures and row, on a few artificial speakers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import train
+from tests.conftest import write_speakers
+from voice_biometrics.run_folder import read_epochs
+from voice_biometrics.study import evaluation
+from voice_biometrics.study.paired import NUM_REPLICATES
+from voice_biometrics.study.plan import Request, RunState
+from voice_biometrics.study.prepare import plan_tasks
+from voice_biometrics.study.table import RunResult
+from voice_biometrics.trial_scores import read_scores
+
+TINY = Path("tests/hparams/tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """The only run of a study, trained and evaluated."""
+    place = tmp_path_factory.mktemp("study")
+    corpus = write_speakers(place / "corpus", num_speakers=6, num_utterances=4)
+    overrides = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--device", "cpu"]
+    request = Request({"tiny": TINY}, {"tiny": [3]}, {"tiny": overrides}, place / "out")
+    (task,) = plan_tasks(request, Path(evaluation.__file__), place / "out")
+    train.main(task.run.arguments)
+    RunState(fingerprint=task.run.fingerprint, trained=True, hardware="here").write(task.run.folder)
+    evaluation.main([str(place / "out" / "trials"), *task.run.arguments])
+    return task
+
+
+def test_the_manifests_of_a_study_are_those_that_training_writes(task):
+    from voice_biometrics.study.fingerprint import manifest_digests
+
+    written = manifest_digests(task.run.folder / "manifests")
+    assert len(written) == 3
+    assert {name: task.run.fingerprint.data[name] for name in written} == written
+
+
+def test_the_clean_eer_is_that_of_the_best_epoch_and_the_channel_changes_it(task):
+    folder = task.run.folder / "study"
+    figures = json.loads((folder / "figures.json").read_text())
+    best = min(read_epochs(task.run.folder), key=lambda row: row["eer"])
+    assert figures["clean"]["eer"] == pytest.approx(best["eer"], abs=1e-9) and figures["epoch"] == best["epoch"]
+    clean, channel = (read_scores(folder / f"{name}.parquet") for name in ("clean", "channel"))
+    pd.testing.assert_frame_equal(clean.drop(columns="score"), channel.drop(columns="score"))
+    assert np.abs(clean["score"] - channel["score"]).max() > 0.01
+    assert len(clean) == 8 * 7 / 2
+
+
+def test_what_a_run_costs_is_counted(task):
+    result = RunResult.read(task.run)
+    figures = result.figures
+    assert figures["num_parameters_with_head"] == figures["num_parameters"] + 4 * 16
+    assert figures["macs_3s"] > 1e6 and figures["inference_s"] > 0 and figures["train_s"] > 0
+    assert figures["num_valid_speakers"] == 2 and figures["hardware"] == "here"
+    assert {name: draws.shape for name, draws in result.draws.items()} == {
+        name: (1 + NUM_REPLICATES + 2,) for name in ("clean", "channel")
+    }
+    assert result.draws["clean"][0] == pytest.approx(figures["clean"]["eer"], abs=1e-12)
