@@ -1,0 +1,172 @@
+"""Carry out the runs of a study: train and evaluate each in processes of its own, one or several at a time."""
+
+import contextlib
+import os
+import queue
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from voice_biometrics.study.costs import describe_hardware
+from voice_biometrics.study.plan import PlannedRun, RunState, Task, set_aside
+from voice_biometrics.study.processes import ROOT, last_lines, run_script
+from voice_biometrics.study.progress import RunLine, StudyClock
+
+LOG = "study.log"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed: in which step, with which exit status, and its log."""
+
+    run: PlannedRun
+    step: str
+    status: int
+    log: Path
+
+    @property
+    def lines(self) -> list[str]:
+        return last_lines(self.log)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one run at a time is carried out: a device (None: SpeechBrain's choice) and a number of CPU threads."""
+
+    number: int
+    device: str | None
+    num_threads: int | None  # None: PyTorch's choice
+
+    def arguments(self) -> list[str]:
+        return ["--device", self.device] if self.device else []
+
+    def environment(self) -> dict[str, str]:
+        return {"OMP_NUM_THREADS": str(self.num_threads)} if self.num_threads else {}
+
+
+def make_places(num_jobs: int, devices: Sequence[str]) -> list[Place]:
+    """Return as many places as runs go on at a time; several share the cores, and the devices in turn."""
+    share = max(1, (os.cpu_count() or 1) // num_jobs)
+    num_threads = share if num_jobs > 1 and "OMP_NUM_THREADS" not in os.environ else None
+    return [Place(i, devices[i % len(devices)] if devices else None, num_threads) for i in range(num_jobs)]
+
+
+class Runner:
+    """Carries out tasks; a task that fails does not stop the others.
+
+    Arguments
+    ---------
+    train_script, evaluation_script : what is run for each task, with the arguments of train.py.
+    trials : folder of the trials that all runs are evaluated on.
+    study_folder : where runs that are trained anew are moved aside.
+    """
+
+    def __init__(self, train_script: Path, evaluation_script: Path, trials: Path, study_folder: Path) -> None:
+        self.train_script = train_script
+        self.evaluation_script = evaluation_script
+        self.trials = trials
+        self.study_folder = study_folder
+        self._processes: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def carry_out(
+        self, tasks: Sequence[Task], places: Sequence[Place], after_each: Callable[[], None]
+    ) -> list[Failure]:
+        """Carry out all tasks, a line of progress each, and return the failures; call ``after_each`` in between."""
+        clock = StudyClock(tasks)
+        free: queue.Queue[Place] = queue.Queue()
+        for place in places:
+            free.put(place)
+        failures = []
+        with ThreadPoolExecutor(len(places)) as pool, self._ended_on_error(pool):
+            futures = [pool.submit(self._in_a_place, task, free, clock) for task in tasks]
+            for future in as_completed(futures):
+                failure = future.result()
+                failures += [failure] if failure else []
+                after_each()
+        return failures
+
+    @contextlib.contextmanager
+    def _ended_on_error(self, pool: ThreadPoolExecutor) -> Iterator[None]:
+        """End all processes and begin no more when this one is interrupted, or the pool would wait for them."""
+        try:
+            yield
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            with self._lock:
+                self._stopped = True
+                for process in self._processes:
+                    process.terminate()
+            raise
+
+    def _in_a_place(self, task: Task, free: "queue.Queue[Place]", clock: StudyClock) -> Failure | None:
+        place = free.get()
+        try:
+            with clock.line_of(task, place.number) as line:
+                failure = self._train(task, place, line) if task.trains else None
+                return failure or self._evaluate(task, place, line)
+        finally:
+            free.put(place)
+
+    def _train(self, task: Task, place: Place, line: RunLine) -> Failure | None:
+        """Train from the beginning or on, and write down what it took."""
+        run = task.run
+        if task.decision.action == "train anew":
+            set_aside(run, self.study_folder)
+        state = RunState.read(run.folder)
+        state.fingerprint, state.num_starts, state.trained = run.fingerprint, state.num_starts + 1, False
+        state.hardware, state.git_commit = _hardware(run, place), git_commit()
+        state.write(run.folder)
+        status, cpu_s = self._run(self.train_script, run.arguments, run, place, line.update)
+        if status:
+            return Failure(run, "training", status, run.folder / LOG)
+        state.trained = True
+        state.train_cpu_s = cpu_s if state.num_starts == 1 else None
+        state.write(run.folder)
+        return None
+
+    def _evaluate(self, task: Task, place: Place, line: RunLine) -> Failure | None:
+        """Score the held-out speakers, and write down from what."""
+        run = task.run
+        line.say("evaluating")
+        status, _ = self._run(self.evaluation_script, [str(self.trials), *run.arguments], run, place, lambda: None)
+        if status:
+            return Failure(run, "evaluation", status, run.folder / LOG)
+        state = RunState.read(run.folder)
+        state.evaluated_from = task.evaluated_from
+        state.write(run.folder)
+        return None
+
+    def _run(
+        self, script: Path, arguments: list[str], run: PlannedRun, place: Place, watch: Callable[[], None]
+    ) -> tuple[int, float]:
+        """Run one script for a run; return exit status and CPU time in seconds."""
+
+        def started(process: subprocess.Popen) -> None:
+            with self._lock:
+                self._processes.add(process)
+                if self._stopped:
+                    process.terminate()
+
+        arguments = [*arguments, *place.arguments()]
+        outcome = run_script(script, arguments, run.folder / LOG, place.environment(), watch, started)
+        return outcome.status, outcome.cpu_s
+
+
+def _hardware(run: PlannedRun, place: Place) -> str:
+    """Say on what a run is trained."""
+    return describe_hardware(place.device or run.device, place.num_threads or torch.get_num_threads())
+
+
+def git_commit() -> str:
+    """Return the commit of the code, for the record only; empty without git."""
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+    return ""
