@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from voice_biometrics import report_pictures as pictures
+from voice_biometrics.calibration import Calibration
 from voice_biometrics.comparison import ComparedFigure, comparison_frame
 from voice_biometrics.evaluation import Evaluation, Judged
 from voice_biometrics.figures import ScoreFigures
@@ -182,11 +183,15 @@ def calibration(evaluation: Evaluation, folder: Path) -> Section:
     """Whether scores and ratios mean what they say."""
     blocks: list[Block] = [pictures.histogram_picture(evaluation, folder)]
     if evaluation.thresholds:
-        summary = evaluation.clean.summary
-        words = (
-            f"C_llr is {number(summary['cllr'])} bits; the best that any calibration could make of these scores is "
-            f"{number(summary['min_cllr'])}. The rest, {number(summary['cllr'] - summary['min_cllr'])}, is lost by "
-            "calibration. 1 bit is what ignoring the scores costs."
-        )
+        words = _calibration_loss(evaluation.clean.summary, evaluation.thresholds.calibration)
         blocks += [Text(words), pictures.calibration_picture(evaluation, folder)]
     return Section("Scores and calibration", blocks)
+
+
+def _calibration_loss(summary: dict, fitted: Calibration) -> str:
+    """Say what C_llr is made of."""
+    cllr, best = summary["cllr"], summary["min_cllr"]
+    words = f"C_llr is {number(cllr)} bits; 1 bit is what ignoring the scores costs. "
+    if fitted.quality_slopes:
+        return words + f"No calibration of the scores alone reaches less than {number(best)}; durations have a say too."
+    return words + f"The best calibration of these scores would reach {number(best)}; ours loses {number(cllr - best)}."
