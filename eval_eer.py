@@ -43,6 +43,9 @@ from voice_biometrics.scored_trials import ScoredTrials
 from voice_biometrics.trial_scores import read_scores, write_scores
 
 ID_AND_SPEAKER = ("ID", "spk_id")
+ENDING = re.compile(r"(\.csv|\.csv\.gz|\.parquet)$")
+FOR_RUNS = dict.fromkeys(("test_trials", "enrolment", "enrol_with", "condition"), ": the trials are scored already")
+FOR_SCORES = {"held_out_scores": " only: a run calibrates on its own held-out speakers"}
 
 
 @tell_input_errors
@@ -66,10 +69,15 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("--test_manifest", "--test_trials", "--enrolment", "--scores", "--held_out_scores"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--against", type=Path, nargs="+", default=[])
-    parser.add_argument("--condition", nargs="+", default=["channel"])
-    parser.add_argument("--enrol_with", type=int, default=1)
+    parser.add_argument("--condition", nargs="+")
+    parser.add_argument("--enrol_with", type=int)
     parser.add_argument("--custom")
-    return parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    foreign = FOR_RUNS if options.scores else FOR_SCORES
+    for name in foreign:
+        if getattr(options, name) is not None:
+            refuse(f"--{name} {'does not go' if options.scores else 'goes'} with --scores{foreign[name]}")
+    return options, rest
 
 
 def refuse(message: str) -> NoReturn:
@@ -87,7 +95,7 @@ def judge_scores(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluati
     held_out = read_system(options.held_out_scores, "held out", utterances) if options.held_out_scores else None
     uses, costs = uses_and_costs(options, USUAL_COSTS)
     evaluation = evaluate([trials], held_out, uses, costs)
-    name = options.scores.name.split(".")[0]
+    name = ENDING.sub("", options.scores.name)
     known = "utterances that target trials link are taken to be of one speaker"
     facts = {"scores": str(options.scores), "speakers": str(options.test_manifest or known)}
     subject = Subject(name, options.scores.parent / f"{name}_eval", options.command, facts, files)
@@ -98,11 +106,10 @@ def judge_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation,
     """Embed the utterances of the trials with the best checkpoint of a run, score and judge."""
     from voice_biometrics.trained_run import TrainedRun  # here, since score files need not wait for PyTorch
 
-    if options.held_out_scores:
-        refuse("--held_out_scores: a run calibrates on its own held-out speakers")
     conditions = conditions_of(options)
     run = TrainedRun.from_command_line(rest, __doc__)
-    trial_set = run.trial_set(options.test_manifest, options.test_trials, options.enrolment, options.enrol_with)
+    num_enrolled = 1 if options.enrol_with is None else options.enrol_with
+    trial_set = run.trial_set(options.test_manifest, options.test_trials, options.enrolment, num_enrolled)
     lists = [run.score(trial_set, condition) for condition in conditions]
     uses, costs = uses_and_costs(options, [Cost(p_target) for p_target in run.hparams["p_targets"]])
     with_durations = run.hparams["calibrate_with_durations"]
@@ -131,7 +138,8 @@ def conditions_of(options: argparse.Namespace) -> list[Condition]:
     """Return the conditions to evaluate under, none being the clean one."""
     if options.condition == ["none"]:
         return [CLEAN]
-    return [CLEAN, *(condition for name in options.condition for condition in conditions_named(name))]
+    named = options.condition or ["channel"]
+    return [CLEAN, *(condition for name in named for condition in conditions_named(name))]
 
 
 def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[list[Use | CustomUse], list[Cost]]:
@@ -156,7 +164,7 @@ def read_system(path: Path, name: str, utterances: pd.DataFrame | None) -> Score
 def read_others(options: argparse.Namespace, evaluation: Evaluation) -> list[ScoredTrials]:
     """Read the systems to compare with; their trials are the same, so are their speakers."""
     utterances = evaluation.clean.trials.utterances
-    return [read_system(path, path.name, utterances) for path in options.against]
+    return [read_system(path, str(path), utterances) for path in options.against]
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def draw_enrolment(
     ------
     InputError : no speaker has so many utterances and one to spare, or only one speaker is there.
     """
+    if num_utterances < 1:
+        raise InputError(f"--enrol_with {num_utterances}: expected 1 utterance or more")
     shuffled = utterances.sample(frac=1.0, random_state=seed)
     by_speaker = shuffled.groupby("spk_id")
     place = by_speaker.cumcount()

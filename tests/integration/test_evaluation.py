@@ -80,7 +80,7 @@ def test_speakers_are_known_from_target_trials_without_a_manifest(folder):
 
 def test_another_system_on_the_same_trials_is_compared(folder):
     metrics = evaluated(folder, "--against", str(folder / "worse.parquet"))
-    eer, *_ = metrics["against"]["worse.parquet"]
+    eer, *_ = metrics["against"][str(folder / "worse.parquet")]
     assert eer["value_a"] == metrics["eer"] < eer["value_b"]
     assert eer["difference"]["upper"] < 0 and eer["difference"]["p_value"] < 0.05
     assert (folder / "good_eval" / "det_systems.png").is_file()
@@ -119,6 +119,9 @@ def test_bad_options_are_told_in_a_line(folder, capsys):
     assert "missing" in told(capsys, "--scores", scores, "--test_manifest", folder / "none.csv")
     assert "expected one argument" in told(capsys, "--scores")
     assert "channel, noise" in told(capsys, "hparams/ecapa_small.yaml", "--condition", "underwater")
+    assert "--condition does not go with --scores" in told(capsys, "--scores", scores, "--condition", "short")
+    assert "--enrol_with does not go with --scores" in told(capsys, "--scores", scores, "--enrol_with", "3")
+    assert "--held_out_scores goes with --scores only" in told(capsys, "--held_out_scores", scores)
 
 
 def test_held_out_speakers_in_the_trials_are_refused(folder, capsys):
@@ -128,7 +131,7 @@ def test_held_out_speakers_in_the_trials_are_refused(folder, capsys):
 
 def test_systems_with_other_trials_are_refused_with_the_difference(folder, capsys):
     error = told(capsys, "--scores", folder / "good.csv", "--against", folder / "held_out.csv.gz")
-    assert "7,140 only in this system" in error and "only in held_out.csv.gz (such as hs00u0 hs00u1)" in error
+    assert "7,140 only in this system" in error and "held_out.csv.gz (such as hs00u0 hs00u1)" in error
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -82,6 +83,20 @@ def test_a_score_file_alone_gives_the_same_figures(run, tmp_path):
     again = json.loads((tmp_path / "mine_eval" / "metrics.json").read_text())
     before = json.loads((run / "eval" / "test" / "metrics.json").read_text())
     assert {key: again[key] for key in ("eer", "min_dcf")} == {key: before[key] for key in ("eer", "min_dcf")}
+
+
+def test_scoring_keys_conditions_and_enrolment_reach_the_figures(run, corpus):
+    given = ["--as_norm_top", "2", "--subtract_mean", "True", "--segment_s", "0.5"]
+    eval_eer.main(arguments(corpus, run, *given, "--enrol_with", "2", "--condition", "short:0.6", "telephone"))
+    folder = run / "eval" / "test_enrolled_with_2"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["scoring"] == (
+        "cosine, the cohort's mean subtracted, AS-norm by the nearest 2 speakers of the cohort"
+    )
+    assert (metrics["num_target"], metrics["num_nontarget"]) == (6, 12)  # 3 models, 2 utterances a speaker left to try
+    assert list(metrics["conditions"]) == ["short, 0.6 s", "telephone"]
+    clean, telephone = (pd.read_csv(folder / f"scores{name}.csv")["score"] for name in ("", "_telephone"))
+    assert not np.allclose(clean, telephone)
 
 
 def test_any_manifest_and_trial_list_can_be_evaluated(run, corpus, tmp_path):
