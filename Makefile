@@ -11,7 +11,7 @@ train: .venv/installed  ## train on the demo voices and evaluate
 	$(BIN)/python eval_eer.py $(DEMO)
 
 test: .venv/tests-installed lint  ## check the code
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/tests-installed
 	$(BIN)/ruff check .
