@@ -65,7 +65,8 @@ class Fingerprint:
 
 def fingerprint_of(run: Run, num_speakers: int, manifests: Path) -> Fingerprint:
     """Return what ``run`` would be trained from now: ``num_speakers`` are those of its ``manifests``."""
-    resolved = resolve_references(run.text, f"{run.overrides}\nnum_speakers: {num_speakers}".strip()).read()
+    overrides = f"{run.overrides}\nnum_speakers: {run.count_classes(num_speakers)}".strip()
+    resolved = resolve_references(run.text, overrides).read()
     resolved = resolved.replace(run.settings["output_folder"], "<run folder>")  # a study may be moved
     config = _config(resolved)
     return Fingerprint(
