@@ -96,11 +96,11 @@ class RecordedRooms:
 
 @lru_cache(maxsize=1024)
 def _read_response(path: Path, sample_rate: int) -> np.ndarray:
-    header = read_header(path)
+    header = read_header(path, decode=True)
     if header.fault or header.num_samples > MAX_RESPONSE_FILE_S * header.sample_rate:
         found = header.fault or f"{header.num_samples / header.sample_rate:.0f} s"
         raise InputError(
-            f"{path}: expected an impulse response of at most {MAX_RESPONSE_FILE_S:.0f} s, found {found}; check "
+            f"{path}: expected an impulse response of at most {MAX_RESPONSE_FILE_S:.0f} s, found: {found}; check "
             "--rir_folder"
         )
     channels, file_rate = soundfile.read(path, dtype="float32", always_2d=True)  # (taps, channels)
