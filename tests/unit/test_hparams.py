@@ -25,6 +25,8 @@ def read(*arguments: str):
 
 NUM_PARAMETERS = {  # where it is not the 1,329,114 of ecapa_small.yaml
     "angular_prototypical": 1_096_603,
+    "augment_all": 1_794_138,
+    "augment_speed": 1_794_138,
     "ecapa_1024": 21_000_064,
     "ecapa_512": 6_426_560,
     "mean_std_pooling": 1_336_442,
