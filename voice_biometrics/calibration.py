@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from voice_biometrics.errors import InputError
 from voice_biometrics.metrics import checked_trials
@@ -188,6 +186,9 @@ def fit_calibration_holding_down(
 
 def _fit(features: np.ndarray, is_target: np.ndarray, prior: float, ridge: float) -> tuple[np.ndarray, float]:
     """Minimise the prior-weighted cross-entropy by Newton steps in a trust region: features (features, trials)."""
+    from scipy.optimize import minimize  # here, since using a calibration need not wait half a second for it
+    from scipy.special import expit
+
     rows = np.concatenate([features, np.ones((1, is_target.size))])
     sign = np.where(is_target, 1.0, -1.0)
     weight = np.where(is_target, prior / np.count_nonzero(is_target), (1.0 - prior) / np.count_nonzero(~is_target))
