@@ -33,8 +33,12 @@ def read_audio(
         raise InputError(f"{path}: expected finite samples, found NaN or infinite ones; {ADVICE}")
     if not mono.any() and is_silent(path):
         raise InputError(f"{path}: expected speech, found only zeros; {ADVICE}")
-    played_rate = file_rate * speed
-    return mono if played_rate == sample_rate else soxr.resample(mono, played_rate, sample_rate)
+    return resample(mono, file_rate * speed, sample_rate)
+
+
+def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
+    """Return ``samples`` (samples,) at another rate, or as they are when the rates (Hz) agree."""
+    return samples if from_rate == to_rate else soxr.resample(samples, from_rate, to_rate)
 
 
 ADVICE = "repair or remove the file (--check_audio True skips such training files)"
