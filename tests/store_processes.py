@@ -17,7 +17,7 @@ from voice_biometrics.deploy.templates import Template
 DIMS = 16
 MODEL = "ab" * 32
 NUM_FORGOTTEN = 300
-NUM_KILLS = 30
+NUM_KILLS = 20
 
 
 def template(seed: int, num_recordings: int = 1, fingerprint: str = MODEL) -> Template:
@@ -29,6 +29,11 @@ def template(seed: int, num_recordings: int = 1, fingerprint: str = MODEL) -> Te
 def name_to_forget(number: int) -> str:
     """Return a name that is found in no file by chance."""
     return f"voice-{number:04d}-of-many"
+
+
+def bytes_of(path: Path) -> bytes:
+    """Everything that the store has on the disk: the file, its log and the log's index."""
+    return b"".join(file.read_bytes() for file in path.parent.iterdir() if file.name.startswith(path.name))
 
 
 def enrol(path: Path, prefix: str) -> Iterator[str]:

@@ -1,0 +1,91 @@
+"""Verify voices with a model folder; needs no PyTorch.
+
+  compare A B          are two recordings of one speaker?
+  enrol NAME FILE...   enrol a voice (--add: add recordings to an enrolled one)
+  verify NAME FILE     does the enrolled voice speak?
+  identify FILE        which enrolled voice speaks, or nobody?
+  list                 who is enrolled
+  forget NAME          forget a voice; no trace stays in the store
+  export FILE          write all voices as JSON lines, not encrypted
+  import FILE          enrol the voices of such a file
+
+  --model FOLDER       made by export.py (default: pretrained)
+  --store FILE         the enrolled voices (default: voices.db)
+  --key_file FILE      32 bytes that encrypt the store
+  --use NAME           accept as suits a smart_speaker (default) or a door,
+  --far RATE           or with at most this false-accept rate (0.01 is 1 %)
+  --precision int8     the quantised model: faster, with enrolments of its own
+  --json               answer with a JSON object
+
+A recording is a file in any format and rate that libsndfile reads (WAV, FLAC, OGG,
+Opus, MP3, ...), or - for one on standard input. The exit status is 0: accepted, or
+done; 1: rejected, or nobody; 2: could not judge, and the message says why. Any
+other status is a crash, and nobody was accepted.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+
+NOT_JUDGED = 2
+
+
+def main(arguments: list[str]) -> int:
+    """Answer the command line and return the exit status: that of an answer only when there is one."""
+    try:
+        return answer(arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again when it ends
+    except Exception:  # Python's own exit status, 1, would say "rejected"
+        traceback.print_exc()
+    return NOT_JUDGED
+
+
+def answer(arguments: list[str]) -> int:
+    """Do what the command line asks, say it, and return the exit status."""
+    from voice_biometrics.deploy.commands import COMMANDS  # here, so that `main` sees when a package is missing
+    from voice_biometrics.errors import InputError
+
+    options = parse_options(arguments, {name: positional for name, (_, positional) in COMMANDS.items()})
+    try:
+        words, content, status = COMMANDS[options.command][0](options)
+    except InputError as error:
+        words, content, status = f"error: {error}", {"decision": "not judged", "error": str(error)}, NOT_JUDGED
+    stream = sys.stderr if status == NOT_JUDGED and not options.json else sys.stdout
+    stream.reconfigure(errors="backslashreplace")  # the name of a file need not be text
+    if content is not None:
+        print(json.dumps(content) if options.json else words, file=stream, flush=True)
+    return status
+
+
+def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) -> argparse.Namespace:
+    """Read the command line, whose ``commands`` take these arguments; a wrong one ends with status 2."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", default="pretrained")
+    common.add_argument("--store", default="voices.db")
+    common.add_argument("--key_file")
+    where_to_accept = common.add_mutually_exclusive_group()
+    where_to_accept.add_argument("--use")
+    where_to_accept.add_argument("--far", type=float)
+    common.add_argument("--precision", default="fp32", choices=("fp32", "int8"))
+    common.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(
+        usage="python verify.py COMMAND ... [OPTIONS]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    for name, positional in commands.items():
+        command = subparsers.add_parser(name, parents=[common], allow_abbrev=False)
+        for argument in positional:
+            command.add_argument(argument, nargs="+" if argument == "files" else None)
+        if name == "enrol":
+            command.add_argument("--add", action="store_true")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
