@@ -1,0 +1,214 @@
+"""Feed broken recordings and model folders to the recogniser: ``python benchmarks/fuzz.py [OPTIONS]``.
+
+    python benchmarks/fuzz.py --model pretrained --owner anna1.wav anna2.wav --strangers bert1.wav carl1.wav
+
+The owner is enrolled. Three kinds of mutants:
+
+- recordings: a stranger's, as WAV, FLAC, OGG, Opus, MP3 or AIFF, is verified against the owner at the door's threshold;
+  to be refused in one line, or rejected;
+- folders: a file of the model folder is changed; to be refused in one line;
+- resummed: the same with checksums made anew, so that the parsers see it. Such a folder is whatever its maker wants, so
+  it may accept, but not crash.
+
+Any other exception, a crash, more than 60 s or 2 GiB is a failure. The work is done in processes of their own, so that
+a crash costs one mutant. Without --model, a toy model and artificial voices are taken. Prints the counts as JSON, and
+every failure with what makes it again; the exit status is 1 when there was one.
+"""
+
+import argparse
+import collections
+import io
+import json
+import random
+import resource
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from fuzz_mutations import mutate
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from voice_biometrics.audio import read_audio
+from voice_biometrics.deploy import Recognizer
+from voice_biometrics.deploy.checked_files import SUMS_NAME, write_sums
+from voice_biometrics.errors import InputError
+
+BATCH = 500
+TIMEOUT_S = 60.0
+MAX_BYTES = 2 * 2**30
+SAMPLE_RATE = 16000
+USE = "door"
+FORMATS = (
+    ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("WAV", "IMA_ADPCM"), ("WAVEX", "PCM_24"), ("FLAC", "PCM_16"),
+    ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"),
+)  # fmt: skip
+GOOD = {"recordings": {"rejected", "refused"}, "folders": {"refused"}, "resummed": {"rejected", "refused", "accepted"}}
+
+
+def main(arguments: list[str]) -> int:
+    """Try all mutants, or, as a child process, some of one kind; return the exit status."""
+    options = parse_options(arguments)
+    if options.only:
+        kind, start, stop = options.only
+        run_here(kind, range(int(start), int(stop)), options.seed, Path(options.work))
+        return 0
+    with tempfile.TemporaryDirectory() as work:
+        prepare(options, Path(work))
+        failures, counts = try_all(options, Path(work))
+    print(json.dumps({"seed": options.seed, "counts": counts, "failures": failures}, indent=2))
+    return 1 if failures else 0
+
+
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for kind, number in (("recordings", 20_000), ("folders", 2_000), ("resummed", 500)):
+        parser.add_argument(f"--{kind}", type=int, default=number, help=f"mutants of this kind (default {number:,})")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", type=Path, help="model folder")
+    parser.add_argument("--owner", type=Path, nargs="+", help="recordings of the owner")
+    parser.add_argument("--strangers", type=Path, nargs="+", help="recordings of other speakers")
+    parser.add_argument("--only", nargs=3, metavar=("KIND", "START", "STOP"), help="try these mutants in this process")
+    parser.add_argument("--work", help="the prepared folder, for --only")
+    options = parser.parse_args(arguments)
+    if options.model and not (options.owner and options.strangers):
+        parser.error("--model needs --owner and --strangers")
+    return options
+
+
+def prepare(options: argparse.Namespace, work: Path) -> None:
+    """Write to ``work``: the model folder, a store with the owner, and the recordings that are changed."""
+    if options.model:
+        shutil.copytree(options.model, work / "model")
+    else:
+        make_toys(options, work)
+    recognizer = Recognizer(work / "model", work / "voices.db", use=USE)
+    recognizer.enrol("owner", options.owner)
+    (work / "recordings").mkdir()
+    for number, path in enumerate(options.strangers):
+        samples = read_audio(path, SAMPLE_RATE)
+        for file_format, subtype in FORMATS:
+            to = work / "recordings" / f"{number}.{file_format}.{subtype}"
+            soundfile.write(to, samples, SAMPLE_RATE, format=file_format, subtype=subtype)
+            if recognizer.verify("owner", to).is_accepted:
+                sys.exit(f"{path}: accepted as it is: give recordings of speakers that are told apart")
+
+
+def make_toys(options: argparse.Namespace, work: Path) -> None:
+    """Make a toy model folder and artificial voices."""
+    from tests.model_folders import write_toy_model_folder
+
+    write_toy_model_folder(work / "model")
+    time_s = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    for pitch_hz in (110, 230):
+        voice = sum(np.sin(2 * np.pi * number * pitch_hz * time_s) / number for number in range(1, 20))
+        soundfile.write(work / f"{pitch_hz}.wav", 0.2 * voice * (1.2 + np.sin(20 * time_s)), SAMPLE_RATE)
+    options.owner, options.strangers = [work / "110.wav"], [work / "230.wav"]
+
+
+def try_all(options: argparse.Namespace, work: Path) -> tuple[list[str], dict[str, dict[str, int]]]:
+    """Return the failures, and how many mutants of each kind ended how."""
+    failures, counts = [], {}
+    for kind in GOOD:
+        outcomes = collections.Counter()
+        for number, outcome in tqdm(run_apart(kind, options, work), kind, getattr(options, kind), unit="mutants"):
+            outcomes[outcome.split(":")[0]] += 1
+            if outcome not in GOOD[kind]:
+                failures.append(f"{kind} {number}, seed {options.seed}: {outcome}")
+        counts[kind] = dict(outcomes)
+    return failures, counts
+
+
+def run_apart(kind: str, options: argparse.Namespace, work: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and outcome of every mutant; a process that dies or hangs is followed by another."""
+    start, end = 0, getattr(options, kind)
+    while start < end:
+        stop = min(start + BATCH, end)
+        command = [sys.executable, __file__, "--seed", str(options.seed), "--work", str(work)]
+        command += ["--only", kind, str(start), str(stop)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:  # what is read is seen by select
+            while start < stop:
+                is_ready = select.select([process.stdout], [], [], TIMEOUT_S)[0]
+                line = process.stdout.readline() if is_ready else b""
+                if not line:
+                    process.kill()
+                    yield start, "hang" if not is_ready else f"crash: exit status {process.wait()}"
+                    start += 1
+                    break
+                yield start, line.decode().strip()
+                start += 1
+
+
+def run_here(kind: str, numbers: range, seed: int, work: Path) -> None:
+    """Print the outcome of each mutant, a line each."""
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        attempt = recordings(work, Path(scratch)) if kind == "recordings" else folders(kind, work, Path(scratch))
+        for number in numbers:
+            print(outcome_of(attempt, random.Random(f"{kind} {seed} {number}")), flush=True)
+
+
+def outcome_of(attempt: Callable[[random.Random], bool], rng: random.Random) -> str:
+    """Return "accepted", "rejected" or "refused", or the exception, in one line."""
+    try:
+        return "accepted" if attempt(rng) else "rejected"
+    except InputError as error:
+        return "refused" if len(str(error).splitlines()) == 1 else f"refused in many lines: {str(error)!r}"
+    except Exception as error:
+        return f"exception: {type(error).__name__} {str(error)!r}"
+
+
+def recordings(work: Path, scratch: Path) -> Callable[[random.Random], bool]:
+    """Return what verifies a changed recording, from a file or a stream."""
+    recognizer = Recognizer(work / "model", work / "voices.db", use=USE)
+    originals = [path.read_bytes() for path in sorted((work / "recordings").iterdir())]
+
+    def attempt(rng: random.Random) -> bool:
+        content = mutate(rng.choice(originals), originals, rng)
+        if rng.random() < 0.2:
+            return recognizer.verify("owner", io.BytesIO(content)).is_accepted
+        (scratch / "mutant").write_bytes(content)
+        return recognizer.verify("owner", scratch / "mutant").is_accepted
+
+    return attempt
+
+
+def folders(kind: str, work: Path, scratch: Path) -> Callable[[random.Random], bool]:
+    """Return what loads and uses a model folder with a changed file."""
+    folder = Path(shutil.copytree(work / "model", scratch / "model"))
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    originals = {name: (folder / name).read_bytes() for name in names}
+    recording = sorted((work / "recordings").iterdir())[0]
+
+    def attempt(rng: random.Random) -> bool:
+        name = rng.choice([name for name in names if kind == "folders" or name.name != SUMS_NAME])
+        content = originals[name]
+        while content == originals[name]:
+            content = mutate(originals[name], list(originals.values()), rng)
+        try:
+            (folder / name).write_bytes(content)
+            if kind == "resummed":
+                write_sums(folder)
+            precision = "int8" if "int8" in name.name else "fp32"
+            return (
+                Recognizer(folder, work / "voices.db", use=USE, precision=precision)
+                .compare(recording, recording)
+                .is_accepted
+            )
+        finally:
+            for changed in (name, Path(SUMS_NAME)):
+                (folder / changed).write_bytes(originals[changed])
+
+    return attempt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
