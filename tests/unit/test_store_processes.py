@@ -60,7 +60,7 @@ def killed_processes(job: str, path: Path) -> list[list[str]]:
     done = subprocess.run(process(job, path), cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     by_process = [line.split(",")[:-1] for line in done.stdout.splitlines()]
-    assert len(by_process) == NUM_KILLS and not all(by_process)
+    assert len(by_process) == NUM_KILLS and any(by_process)  # some may be killed before they confirm anything
     return by_process
 
 
