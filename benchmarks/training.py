@@ -1,0 +1,216 @@
+"""Time training steps beside two peers on the same data, and print one table: utterances/s and processor time.
+
+    python benchmarks/training.py [--corpus NAME --data_folder PATH] [--rounds 2] [--steps 2] [--batch_size 128]
+
+- ours: what ``train.py hparams/ecapa_small.yaml`` does in a step, reading the audio included;
+- SpeechBrain: the same network, features, head, batch and crops in a plain SpeechBrain loop as in its VoxCeleb recipe:
+  fp32, its reading of audio, its default of everything;
+- original: that loop with the original project's network and features (``hparams/ablations/original.yaml``), on whole
+  utterances padded to the longest of the batch.
+
+Data: speechocean762 in ``../shared/corpora`` where it is, else the demo voices, which are made first. Each round runs
+every job once in a process of its own, so that noise of a shared machine meets all alike; the first step of a process
+is not counted. The peers wait without spinning, as ours does: on a busy machine that is to their favour.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import voice_biometrics  # noqa: F401 - before PyTorch, see there
+
+# isort: split
+import speechbrain as sb
+import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
+
+import train
+from data_prep.settings import Settings
+from voice_biometrics.batches import loading_options
+from voice_biometrics.dataio import training_dataset
+from voice_biometrics.hparams import Run, read_command_line
+from voice_biometrics.machine import keep_freed_memory
+
+JOBS = {
+    "ours": "hparams/ecapa_small.yaml",
+    "SpeechBrain": "hparams/ecapa_small.yaml",
+    "original": "hparams/ablations/original.yaml",
+}
+SPEECHOCEAN762 = Path("../shared/corpora/speechocean762")
+
+
+class PlainBrain(sb.Brain):
+    """SpeechBrain's loop with nothing added to it."""
+
+    def compute_forward(self, batch, stage: sb.Stage) -> torch.Tensor:
+        """Return the head's output (utterances, 1, speakers)."""
+        batch = batch.to(self.device)
+        waves, lengths = batch.sig
+        features = self.modules.mean_var_norm(self.modules.compute_features(waves), lengths)
+        return self.modules.classifier(self.modules.embedding_model(features))
+
+    def compute_objectives(self, predictions: torch.Tensor, batch, stage: sb.Stage) -> torch.Tensor:
+        """Return the mean loss of a batch."""
+        return self.hparams.compute_cost(predictions, batch.spk_id_encoded.data)
+
+
+@dataclass
+class PlainReader:
+    """Reads a random crop of ``duration_s`` (0: the whole utterance) with SpeechBrain's ``read_audio``."""
+
+    duration_s: float
+    sample_rate: int
+
+    def __call__(self, utt_id: str, wav: str, start: int, stop: int, duration_s: float) -> torch.Tensor:
+        """Return float32 (samples,), a shorter utterance being repeated."""
+        length = round(self.duration_s * self.sample_rate) or stop - start
+        start = random.randint(start, max(start, stop - length))
+        wave = sb.dataio.dataio.read_audio({"file": wav, "start": start, "stop": min(stop, start + length)})
+        return wave.repeat(-(-length // len(wave)))[:length]
+
+
+@dataclass
+class Measured:
+    """Per counted step: seconds, processor seconds; and the largest memory of a process, GiB."""
+
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    peak_gib: float = 0.0
+
+    def add(self, other: "Measured") -> None:
+        """Take in the steps of another process."""
+        self.wall_s += other.wall_s
+        self.cpu_s += other.cpu_s
+        self.peak_gib = max(self.peak_gib, other.peak_gib)
+
+
+def our_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
+    """Return what train.py trains with, its data and its hparams."""
+    keep_freed_memory()
+    hparams = train.build(run, train.prepare_corpus(run)["num_speakers"])
+    brain, dataset = train.make_brain(run, hparams)
+    return brain, dataset, hparams
+
+
+def plain_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
+    """Return a plain SpeechBrain loop, its data and its hparams."""
+    hparams = run.build(train.prepare_corpus(run)["num_speakers"])
+    reader = PlainReader(hparams["crop_duration_s"], hparams["sample_rate"])
+    replacements = Settings.from_hparams(run.settings).replacements()
+    dataset = training_dataset(Path(hparams["manifest_folder"]) / "train.csv", replacements, reader)
+    return (
+        PlainBrain(hparams["modules"], hparams["opt_class"], {"compute_cost": hparams["compute_cost"]}),
+        dataset,
+        hparams,
+    )
+
+
+def time_steps(brain: sb.Brain, dataset: DynamicItemDataset, hparams: dict, num_steps: int) -> Measured:
+    """Train one step, then time ``num_steps`` more, from the reading of the audio to the new weights."""
+    loading = loading_options(hparams, [row["spk_id"] for row in dataset.data.values()])
+    batches = itertools.chain.from_iterable(itertools.repeat(brain.make_dataloader(dataset, sb.Stage.TRAIN, **loading)))
+    brain.on_fit_start()
+    brain.on_stage_start(sb.Stage.TRAIN, 1)
+    brain.modules.train()
+    weights = next(brain.modules["embedding_model"].parameters())
+    first_weights = weights.detach().clone()
+    measured = Measured()
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    for batch in itertools.islice(batches, 1 + num_steps):
+        brain.step += 1
+        brain.fit_batch(batch)
+        before, (wall_s, cpu_s) = (wall_s, cpu_s), (time.perf_counter(), time.process_time())
+        measured.wall_s.append(wall_s - before[0])
+        measured.cpu_s.append(cpu_s - before[1])
+    if torch.equal(weights, first_weights):
+        sys.exit("the network has not learned: the steps were not those of training")
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return Measured(measured.wall_s[1:], measured.cpu_s[1:], peak_gib)
+
+
+def run_job(options: argparse.Namespace) -> None:
+    """Time one job in this process and print the measurement as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = [JOBS[options.job], "--corpus", options.corpus, "--data_folder", options.data_folder]
+        given += ["--output_folder", folder, "--valid_speakers", "0", "--device", "cpu"]
+        run = read_command_line([*given, "--batch_size", str(options.batch_size)], __doc__)
+        loop = our_loop(run) if options.job == "ours" else plain_loop(run)
+        print(json.dumps(vars(time_steps(*loop, options.steps))))
+
+
+def measure(job: str, options: argparse.Namespace) -> Measured:
+    """Run a job in a process of its own."""
+    print(f"running {job}", file=sys.stderr)
+    command = [sys.executable, __file__, "--job", job]
+    for name in ("corpus", "data_folder", "steps", "batch_size"):
+        command += [f"--{name}", str(getattr(options, name))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{job} failed:\n{done.stderr}")
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def processor() -> str:
+    """The name of the processor, as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def print_table(options: argparse.Namespace) -> None:
+    """Run all rounds and print the table with what it was made with."""
+    load = os.getloadavg()[0]
+    print(f"command: python benchmarks/training.py --rounds {options.rounds} --steps {options.steps}")
+    versions = f"python {platform.python_version()}, torch {torch.__version__}"
+    print(f"data: {options.corpus}; batches of {options.batch_size}; {versions}")
+    print(f"hardware: {processor()}, {torch.get_num_threads()} threads; load before the start {load:.1f}; no GPU used")
+    found = {job: Measured() for job in JOBS}
+    for _ in range(options.rounds):
+        for job, measured in found.items():
+            measured.add(measure(job, options))
+    print(f"medians of {options.rounds * options.steps} steps\n")
+    print(
+        "| loop | utterances/s | ours: faster by | CPU ms/utterance | less by | peak |\n|---|---|---|---|---|---|"
+    )
+    ours = found["ours"]
+    for job, measured in found.items():
+        rate = options.batch_size / statistics.median(measured.wall_s)
+        cpu_ms = 1000 * statistics.median(measured.cpu_s) / options.batch_size
+        faster = statistics.median(measured.wall_s) / statistics.median(ours.wall_s)
+        less = statistics.median(measured.cpu_s) / statistics.median(ours.cpu_s)
+        print(f"| {job} | {rate:.1f} | {faster:.2f} x | {cpu_ms:.1f} | {less:.2f} x | {measured.peak_gib:.1f} GiB |")
+
+
+def main() -> None:
+    """Print the table, or, as a child process, run one job."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", help="as of train.py; speechocean762 or demo_voices unless named")
+    parser.add_argument("--data_folder", help="the folder of the corpus")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each job is started")
+    parser.add_argument("--steps", type=int, default=2, help="counted steps of a start")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--job", choices=JOBS, help="run one job only and print its steps as JSON")
+    options = parser.parse_args()
+    if options.data_folder is None:
+        found = SPEECHOCEAN762.is_dir()
+        options.corpus = "speechocean762" if found else "demo_voices"
+        options.data_folder = str(SPEECHOCEAN762) if found else "data/demo_voices"
+    options.corpus = options.corpus or "speaker_folders"
+    run_job(options) if options.job else print_table(options)
+
+
+if __name__ == "__main__":
+    main()
