@@ -182,9 +182,7 @@ def print_table(options: argparse.Namespace) -> None:
         for job, measured in found.items():
             measured.add(measure(job, options))
     print(f"medians of {options.rounds * options.steps} steps\n")
-    print(
-        "| loop | utterances/s | ours: faster by | CPU ms/utterance | less by | peak |\n|---|---|---|---|---|---|"
-    )
+    print("| loop | utterances/s | ours: faster by | CPU ms/utterance | less by | peak |\n|---|---|---|---|---|---|")
     ours = found["ours"]
     for job, measured in found.items():
         rate = options.batch_size / statistics.median(measured.wall_s)

@@ -99,6 +99,7 @@ def after_convolution(block: TDNNBlock, convolved: Tensor) -> Tensor:
     active = F.relu_(convolved) if in_place else block.activation(convolved)
     rows = active.permute(0, 2, 3, 1).reshape(-1, active.shape[1])  # (utterances * frames, channels)
     normalised = block.norm.norm(rows).view(active.shape[0], 1, active.shape[3], -1).permute(0, 3, 1, 2)
+    normalised = DenseGradient.apply(normalised)
     return F.dropout2d(normalised, block.dropout.p, block.training) if block.dropout.p else normalised
 
 
@@ -120,7 +121,7 @@ def res2(block: Res2NetBlock, frames: Tensor) -> Tensor:
 
 def squeeze_excite(block: SEBlock, frames: Tensor) -> Tensor:
     """Scale each channel by what the means of all channels say."""
-    means = frames.mean(dim=3)  # (utterances, channels, 1)
+    means = MeanOverTime.apply(frames)  # (utterances, channels, 1)
     scale = block.sigmoid(block.conv2(block.relu(block.conv1(means))))
     return frames * scale.unsqueeze(3)
 
@@ -175,3 +176,33 @@ class ReflectedSum(torch.autograd.Function):
         middle[..., 1 : num_frames + 1] += gradient[..., :num_frames].flip(3)
         middle[..., -num_frames - 1 : -1] += gradient[..., -num_frames:].flip(3)
         return middle, middle if ctx.is_sum else None, None
+
+
+class MeanOverTime(torch.autograd.Function):
+    """The mean of each channel; its gradient keeps the frames' order of memory, else adding it is five times slower."""
+
+    @staticmethod
+    def forward(ctx, frames: Tensor) -> Tensor:
+        """Turn (utterances, channels, 1, frames) into (utterances, channels, 1)."""
+        ctx.shape = frames.shape
+        return frames.mean(dim=3)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        """Give each frame its share."""
+        share = (gradient / ctx.shape[3]).unsqueeze(3)
+        return share.expand(ctx.shape).contiguous(memory_format=torch.channels_last)
+
+
+class DenseGradient(torch.autograd.Function):
+    """Nothing, but a gradient without gaps: batch normalisation takes ten times as long over a slice of channels."""
+
+    @staticmethod
+    def forward(ctx, frames: Tensor) -> Tensor:
+        """Return ``frames``."""
+        return frames.view_as(frames)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        """Copy the gradient if it has gaps."""
+        return gradient.contiguous(memory_format=torch.channels_last)
