@@ -36,11 +36,11 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
 
 import train
 from data_prep.settings import Settings
 from voice_biometrics.batches import loading_options
-from voice_biometrics.dataio import training_dataset
 from voice_biometrics.hparams import Run, read_command_line
 from voice_biometrics.machine import keep_freed_memory
 
@@ -74,8 +74,9 @@ class PlainReader:
     duration_s: float
     sample_rate: int
 
-    def __call__(self, utt_id: str, wav: str, start: int, stop: int, duration_s: float) -> torch.Tensor:
+    def __call__(self, wav: str, start: str, stop: str) -> torch.Tensor:
         """Return float32 (samples,), a shorter utterance being repeated."""
+        start, stop = int(start), int(stop)
         length = round(self.duration_s * self.sample_rate) or stop - start
         start = random.randint(start, max(start, stop - length))
         wave = sb.dataio.dataio.read_audio({"file": wav, "start": start, "stop": min(stop, start + length)})
@@ -108,14 +109,24 @@ def our_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
 def plain_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
     """Return a plain SpeechBrain loop, its data and its hparams."""
     hparams = run.build(train.prepare_corpus(run)["num_speakers"])
-    reader = PlainReader(hparams["crop_duration_s"], hparams["sample_rate"])
-    replacements = Settings.from_hparams(run.settings).replacements()
-    dataset = training_dataset(Path(hparams["manifest_folder"]) / "train.csv", replacements, reader)
+    dataset = plain_dataset(run, hparams)
     return (
         PlainBrain(hparams["modules"], hparams["opt_class"], {"compute_cost": hparams["compute_cost"]}),
         dataset,
         hparams,
     )
+
+
+def plain_dataset(run: Run, hparams: dict) -> DynamicItemDataset:
+    """Return the training part as SpeechBrain's recipe reads it."""
+    manifest = Path(hparams["manifest_folder"]) / "train.csv"
+    dataset = DynamicItemDataset.from_csv(str(manifest), Settings.from_hparams(run.settings).replacements())
+    reader, encoder = PlainReader(hparams["crop_duration_s"], hparams["sample_rate"]), CategoricalEncoder()
+    dataset.add_dynamic_item(reader, takes=["wav", "start", "stop"], provides="sig")
+    dataset.add_dynamic_item(encoder.encode_label_torch, takes="spk_id", provides="spk_id_encoded")
+    encoder.update_from_didataset(dataset, output_key="spk_id")
+    dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
+    return dataset
 
 
 def time_steps(brain: sb.Brain, dataset: DynamicItemDataset, hparams: dict, num_steps: int) -> Measured:
