@@ -203,6 +203,55 @@ def test_bytes_that_are_no_onnx_are_told_in_a_line(folder):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "speechbrain/weights.bin"])
+def test_weights_that_lie_in_another_file_are_refused(folder, location, monkeypatch):
+    model = toy_onnx(onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]))
+    filters = next(item for item in model.graph.initializer if item.name == "filters")
+    content = filters.raw_data
+    filters.ClearField("raw_data")
+    filters.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(len(content)))):
+        filters.external_data.add(key=key, value=value)
+    (folder / location).write_bytes(content)
+    (folder / "embedder.onnx").write_bytes(model.SerializeToString())
+    write_sums(folder)
+    monkeypatch.chdir(folder)  # whatever is taken to be the base, the file is there
+    with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
+        Embedder(read_model_folder(folder))
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(folder):
+    model = toy_onnx(onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]))
+    next(item for item in model.graph.initializer if item.name == "filters").dims[0] = 10 * 2**30
+    (folder / "embedder.onnx").write_bytes(model.SerializeToString())
+    write_sums(folder)
+    with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
+        Embedder(read_model_folder(folder))
+
+
+def test_an_embedder_of_another_size_than_the_folder_says_is_refused(folder):
+    change_json(folder, "embedding_dim", 17)
+    with pytest.raises(InputError, match="embedding_dim: expected 17, found 16"):
+        Embedder(read_model_folder(folder))
+
+
+def test_many_utterances_are_embedded_in_order(folder):
+    embed = Embedder(read_model_folder(folder))
+    waves = [make_voice(100 + 10 * number, 0.6 + 0.1 * number, seed=number) for number in range(8)]
+    done = []
+    together = embed.embed_many([lambda wave=wave: wave for wave in waves], 3, lambda: done.append(1))
+    np.testing.assert_array_equal(together, np.stack([embed(wave) for wave in waves]))
+    assert len(done) == 8
+
+
+def test_what_cannot_be_embedded_is_told(folder):
+    embed = Embedder(read_model_folder(folder))
+    with pytest.raises(InputError, match="no samples"):
+        embed(np.zeros(0, np.float32))
+    with pytest.raises(InputError, match="not finite"):
+        embed(np.full(16000, np.nan, np.float32))
+
+
 def test_reading_and_embedding_need_neither_torch_nor_speechbrain_nor_scipy(folder):
     program = (
         "import sys\n"
