@@ -76,7 +76,14 @@ class WholeCheckpointer(Checkpointer):
 
         Raises InputError when there is none, or it cannot be loaded.
         """
-        checkpoint = self.find_best()
+        return self._load_for_use(self.find_best())
+
+    def load_newest(self) -> Checkpoint:
+        """Load the newest checkpoint; InputError when there is none, or it cannot be loaded."""
+        return self._load_for_use(self.find_checkpoint())
+
+    def _load_for_use(self, checkpoint: Checkpoint | None) -> Checkpoint:
+        """Load a checkpoint without setting a broken one aside."""
         if checkpoint is None:
             raise InputError(f"{self.checkpoints_dir}: no checkpoint; train first: python train.py, same arguments")
         faults = [_fault(path) for name, path in checkpoint.paramfiles.items() if name in self.recoverables]

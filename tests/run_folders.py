@@ -1,0 +1,34 @@
+"""A finished run without the training: a network of toy size with random weights, and its held-out speakers."""
+
+from pathlib import Path
+
+import torch
+
+from data_prep.prepare import prepare, read_record
+from data_prep.settings import Settings
+from voice_biometrics.hparams import read_command_line
+from voice_biometrics.run_folder import record_hparams, resolve_hparams
+
+TINY = "tests/hparams/tiny.yaml"
+
+
+def write_run_folder(folder: Path, corpus: Path, *more: str, num_held_out: int = 9, epoch: int = 1) -> Path:
+    """Write what ``train.py`` leaves: manifests, hyperparams.yaml and a checkpoint. ``more`` are further arguments."""
+    own = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder)]
+    run = read_command_line([TINY, *own, "--valid_speakers", str(num_held_out), *more], "")
+    prepare(Settings.from_hparams(run.settings), folder / "manifests")
+    num_speakers = read_record(folder / "manifests")["num_speakers"]
+    record_hparams(resolve_hparams(run.text, run.overrides, folder, num_speakers), folder)
+    hparams = run.build(num_speakers)
+    _look_trained(hparams["embedding_model"])
+    eer = {"EER": 0.1} if num_held_out else {}
+    hparams["checkpointer"].save_checkpoint(meta={"epoch": epoch, **eer})
+    return folder
+
+
+def _look_trained(network: torch.nn.Module) -> None:
+    """Give each batch normalisation scales, shifts and statistics that are not those of a new one."""
+    for norm in (module for module in network.modules() if isinstance(module, torch.nn.BatchNorm1d)):
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+        torch.nn.init.normal_(norm.bias)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2.0)
