@@ -1,0 +1,76 @@
+"""Make a model folder of a trained run, for use without PyTorch: ``python export.py [HPARAMS] [--key value ...]``.
+
+    python export.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
+    python export.py results/ecapa_small/speechocean762/1986 --data_folder /path/to/speechocean762
+
+Give the arguments that train.py had, or the run folder; and after them
+  --calibration_from RUN_FOLDER ...   runs of the same hparams that held out other speakers (--split_seed 1, 2, ...):
+                                      for a run that was trained on all speakers (--valid_speakers 0)
+  --model_folder PATH                 where to, <run folder>/model if not given
+  --version 1.0                       of the model: any word
+
+Writes embedder.onnx (waveform to embedding), embedder.int8.onnx (smaller, faster), calibration.json (what scores mean,
+thresholds, error rates: from held-out speakers), MODEL_CARD.md, SHA256SUMS, and speechbrain/, the same model for
+SpeechBrain's SpeakerRecognition.from_hparams(source=...). A run folder is a program: export only your own.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import voice_biometrics  # noqa: F401 - before PyTorch, see there
+
+# isort: split
+from voice_biometrics.deploy.finished_run import FinishedRun, run_of_command_line
+from voice_biometrics.deploy.model_folder import NAME, ModelFolder
+from voice_biometrics.deploy.write_folder import write_model_folder
+from voice_biometrics.errors import InputError, tell_input_errors
+
+
+@tell_input_errors
+def main(arguments: list[str]) -> None:
+    """Export a run and say what came out."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options, rest = parse_options(arguments)
+    run = run_of_command_line(rest, __doc__)
+    newest = not run.held_out_somebody  # then its own last checkpoint counts, and so do theirs
+    data_folder = run.settings["data_folder"]
+    others = [FinishedRun.read(folder, data_folder, newest) for folder in options.calibration_from]
+    destination = options.model_folder or run.folder / "model"
+    say(write_model_folder(run, others, destination, options.version))
+
+
+def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take the options of this script out of ``arguments``; the rest are those of train.py."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = refuse
+    parser.add_argument("--calibration_from", type=Path, nargs="+", default=[])
+    parser.add_argument("--model_folder", type=Path)
+    parser.add_argument("--version", default="1.0")
+    options, rest = parser.parse_known_args(arguments)
+    if not NAME.fullmatch(options.version):
+        refuse(f"--version {options.version!r}: expected letters, digits, dots, + and -")
+    return options, rest
+
+
+def refuse(message: str) -> NoReturn:
+    """Tell an option that cannot be taken."""
+    raise InputError(f"{message}; see python export.py --help")
+
+
+def say(model: ModelFolder) -> None:
+    """Print what each file is worth, and what to do next."""
+    for entry in model.embedders.values():
+        eer = entry.eer
+        print(
+            f"{entry.file:<20} EER {100 * eer.estimate:.2f} % ({100 * eer.lower:.2f} to {100 * eer.upper:.2f}, 95 % "
+            f"interval over {model.held_out.num_speakers} held-out speakers), {len(entry.onnx) / 1e6:.1f} MB"
+        )
+    print(f"Model folder: {model.path} (MODEL_CARD.md says the rest)")
+    print(f"Next: python verify.py compare A.wav B.wav --model {model.path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,225 @@
+"""From a run folder to a model folder: the same embeddings and EER everywhere, calibrated on speakers held out."""
+
+import contextlib
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from speechbrain.inference.speaker import SpeakerRecognition
+
+import export
+from tests.conftest import make_voice, write_speakers
+from tests.run_folders import write_run_folder
+from voice_biometrics.deploy import write_folder
+from voice_biometrics.deploy.embedder import Embedder
+from voice_biometrics.deploy.finished_run import FinishedRun
+from voice_biometrics.deploy.model_folder import read_model_folder
+from voice_biometrics.embedding import embed, embed_manifest
+from voice_biometrics.metrics import equal_error_rate
+from voice_biometrics.trial_scores import score_trials
+
+DURATIONS_S = (0.5, 0.7, 1.0, 3.0, 10.0, 60.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_conditions():
+    """Measure one further condition where the card has five: the speakers are toys."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_folder, "CARD_CONDITIONS", ("telephone",))
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return write_speakers(tmp_path_factory.mktemp("corpus"), num_speakers=12, num_utterances=5, duration_s=0.8)
+
+
+@pytest.fixture(scope="module")
+def run(corpus, tmp_path_factory) -> Path:
+    return write_run_folder(tmp_path_factory.mktemp("run"), corpus)
+
+
+@pytest.fixture(scope="module")
+def model(run) -> Path:
+    export.main([str(run)])
+    return run / "model"
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def fails_with(capsys, *given: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        export.main(list(given))
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def no_network():
+    def refuse(*args, **kwargs):
+        raise AssertionError("asked for the network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        yield
+
+
+def test_the_model_folder_holds_what_the_docs_say(model):
+    names = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
+    assert names == {
+        *("embedder.onnx", "embedder.int8.onnx", "calibration.json", "MODEL_CARD.md", "SHA256SUMS"),
+        *("speechbrain/hyperparams.yaml", "speechbrain/embedding_model.ckpt"),
+    }
+    folder = read_model_folder(model)
+    assert folder.held_out.num_speakers == 9 and folder.embedding_dim == 16
+    assert "chose the checkpoint" in folder.held_out.description
+
+
+def test_run_folder_onnx_and_speechbrain_give_the_same_embedding_of_half_a_second_to_a_minute(run, model):
+    modules = FinishedRun.read(run).modules
+    onnx = Embedder(read_model_folder(model))
+    with no_network():
+        stock = SpeakerRecognition.from_hparams(source=str(model / "speechbrain"), savedir=str(model / "speechbrain"))
+    for number, duration_s in enumerate(DURATIONS_S):
+        samples = make_voice(120 + 20 * number, duration_s, seed=number)
+        ours = embed(modules, torch.from_numpy(samples)[None])[0]
+        theirs = stock.encode_batch(torch.from_numpy(samples)[None])[0, 0].numpy()
+        assert cosine(ours, onnx(samples)) > 0.99999, duration_s
+        assert cosine(ours, theirs) > 0.99999, duration_s
+
+
+def test_speechbrains_score_is_the_one_that_the_calibration_is_of(model, corpus):
+    stock = SpeakerRecognition.from_hparams(source=str(model / "speechbrain"), savedir=str(model / "speechbrain"))
+    files = [corpus / "spk1" / "utt0.wav", corpus / "spk2" / "utt1.wav"]
+    score, _ = stock.verify_files(*map(str, files))
+    onnx = Embedder(read_model_folder(model))
+    waves = [stock.load_audio(str(file)).numpy() for file in files]
+    assert score.item() == pytest.approx(cosine(*map(onnx, waves)), abs=1e-4)
+    assert not list(Path.cwd().glob("utt*.wav"))
+
+
+def test_the_eer_in_the_folder_is_that_of_the_run(run, model):
+    finished = FinishedRun.read(run)
+    manifest, trials = finished.held_out()
+    embeddings = embed_manifest(finished.modules, manifest, 16000, "cpu")
+    scores = score_trials(embeddings, pd.Index(manifest["ID"]), trials)
+    eer, _ = equal_error_rate(scores["score"].to_numpy(), scores["target"].to_numpy() == 1)
+    folder = read_model_folder(model)
+    assert 0.01 < eer < 0.45
+    assert folder.embedder("fp32").eer.estimate == pytest.approx(eer, abs=1e-6)
+    assert folder.embedder("int8").eer.estimate == pytest.approx(eer, abs=0.05)
+
+
+def test_thresholds_do_on_the_held_out_speakers_what_the_folder_says(model):
+    for entry in read_model_folder(model).embedders.values():
+        point, curve = entry.operating_points["smart_speaker"], entry.error_rates
+        threshold, far, frr = curve.at_far(point.max_far)
+        assert far <= point.max_far == 0.01
+        assert (threshold, far, frr) == pytest.approx((point.threshold, point.far.estimate, point.frr.estimate))
+        assert point.far.estimate == pytest.approx(point.num_false_accepts / point.num_nontarget)
+        assert curve.far[0] == 1 and curve.frr[0] == 0 and curve.far[-1] == 0 and curve.frr[-1] == 1
+        assert "door" not in entry.operating_points  # too few trials to speak of one in ten thousand
+
+
+def test_the_card_says_what_a_user_must_know(model):
+    card = (model / "MODEL_CARD.md").read_text()
+    for said in (
+        *("16,000 Hz", "9 speakers of speaker_folders", "95 % intervals", "telephone", "int8"),
+        *(
+            "smart_speaker: strangers let in",
+            "door: a FAR of",
+            "replayed",
+            "Licence",
+            "Never tested",
+            "`embedder.onnx`",
+        ),
+    ):
+        assert said in card, said
+    assert "trained on 3 speakers, 15 utterances" in card
+    assert str(Path.cwd()) not in card and str(model) not in card
+
+
+def test_a_fingerprint_follows_from_the_weights_and_nothing_else(run, model, corpus, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved, ignore=shutil.ignore_patterns("model"))
+    export.main([str(moved), "--model_folder", str(tmp_path / "again"), "--version", "2.0"])
+    other = FinishedRun.read(write_run_folder(tmp_path / "other", corpus, "--seed", "5"))
+    first, again = read_model_folder(model), read_model_folder(tmp_path / "again")
+    assert (first.version, again.version) == ("1.0", "2.0")
+    assert first.embedder("fp32").fingerprint == again.embedder("fp32").fingerprint != other.fingerprint()
+    assert first.embedder("int8").fingerprint == again.embedder("int8").fingerprint
+    assert (model / "embedder.onnx").read_bytes() != (tmp_path / "again" / "embedder.onnx").read_bytes()  # the version
+
+
+def test_the_arguments_of_train_name_the_run_as_well(run, corpus, tmp_path, capsys):
+    given = ["tests/hparams/tiny.yaml", "--corpus", "speaker_folders", "--data_folder", str(corpus)]
+    given += ["--output_folder", str(run)]
+    export.main([*given, "--model_folder", str(tmp_path / "model")])
+    assert "embedder.int8.onnx   EER" in capsys.readouterr().out
+    assert "another compute_features" in fails_with(capsys, *given, "--num_features", "40")
+
+
+def test_a_model_of_all_speakers_is_calibrated_by_runs_that_held_out_others(corpus, tmp_path, capsys):
+    everybody = write_run_folder(tmp_path / "all", corpus, num_held_out=0)
+    assert "held out nobody" in fails_with(capsys, str(everybody))
+    folds = [write_run_folder(tmp_path / seed, corpus, "--split_seed", seed) for seed in ("1", "2")]
+    export.main([str(everybody), "--calibration_from", *map(str, folds)])
+    folder = read_model_folder(everybody / "model")
+    held_out = [set(pd.read_csv(fold / "manifests" / "valid.csv")["spk_id"]) for fold in folds]
+    assert held_out[0] != held_out[1]
+    assert folder.held_out.num_speakers == len(held_out[0] | held_out[1])
+    assert "2 trainings" in folder.held_out.description and "chose the checkpoint" not in folder.held_out.description
+    assert folder.held_out.num_utterances == 2 * 9 * 5
+
+
+def test_another_kind_of_run_is_no_calibration(run, corpus, tmp_path, capsys):
+    other = write_run_folder(tmp_path / "other", corpus, "--embedding_dim", "8")
+    told = fails_with(capsys, str(run), "--calibration_from", str(other), "--model_folder", str(tmp_path / "model"))
+    assert "another embedding_model" in told and not (tmp_path / "model").exists()
+
+
+def test_a_folder_of_something_else_is_not_replaced(run, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "is no model folder" in fails_with(capsys, str(run), "--model_folder", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_export_that_fails_leaves_the_folder_before_and_nothing_else(run, model, monkeypatch):
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+
+    def fail(*args) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write_folder, "write_sums", fail)
+    with pytest.raises(KeyboardInterrupt):
+        export.main([str(run)])
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+    assert not [path for path in run.iterdir() if path.name.startswith(".model")]
+
+
+def test_an_onnx_file_that_gives_other_embeddings_is_not_handed_out(run, tmp_path, monkeypatch, capsys):
+    exact = write_folder.embed
+    monkeypatch.setattr(write_folder, "embed", lambda modules, waves: exact(modules, waves) + 0.1)
+    assert "gives other embeddings" in fails_with(capsys, str(run), "--model_folder", str(tmp_path / "model"))
+
+
+def test_bad_arguments_are_told(run, tmp_path, capsys):
+    assert "expected a run folder" in fails_with(capsys, str(run), "--calibration_from", str(tmp_path))
+    assert "--version" in fails_with(capsys, str(run), "--version", "../1")
+    assert "seed_of" in fails_with(capsys, str(run), "--seed_of", "3")
+
+
+def test_calibration_is_plain_json_without_paths_of_this_machine(model):
+    text = (model / "calibration.json").read_text()
+    assert json.loads(text)["format"] == 1
+    assert str(Path.cwd()) not in text and str(model) not in text
+    assert str(model).encode() not in (model / "embedder.onnx").read_bytes()
+    assert str(model.parent) not in (model / "speechbrain" / "hyperparams.yaml").read_text()
