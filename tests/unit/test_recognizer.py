@@ -189,5 +189,5 @@ def test_what_cannot_be_enrolled_is_told_and_makes_no_store(recognizer, model):
 
 def test_audio_without_a_finite_embedding_is_not_judged(recognizer):
     loud = recording_from_samples(1e38 * make_voice(110, 2.0, 0), SAMPLE_RATE, SAMPLE_RATE, name="loud")
-    with pytest.raises(InputError, match="loud: .*not 16 finite numbers"):
+    with pytest.raises(InputError, match="loud: .*finite"):
         recognizer.compare(loud, speech("anna", 1))
