@@ -1,5 +1,6 @@
 """Audio that nobody vouches for: read as training reads it, bounded, faults named, doubts said."""
 
+import errno
 import io
 import os
 import subprocess
@@ -86,6 +87,16 @@ def test_what_is_no_audio_file_is_told_at_once(tmp_path):
         read_recording("/dev/zero", SAMPLE_RATE)
     with pytest.raises(InputError, match="the stream: expected audio"):
         read_recording(io.BytesIO(b""), SAMPLE_RATE)
+
+
+class BrokenStream(io.RawIOBase):
+    def read(self, size=-1):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_stream_that_breaks_is_told():
+    with pytest.raises(InputError, match=r"the stream: could not be read \(Input/output error\)"):
+        read_recording(BrokenStream(), SAMPLE_RATE)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])

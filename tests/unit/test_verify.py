@@ -121,7 +121,7 @@ def test_a_recording_on_standard_input_is_judged(run, folder, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert run("compare", "anna0.wav", "-")[0] == ACCEPTED
     status, _, told = run("compare", "-", "-")
-    assert status == NOT_JUDGED and "standard input is one recording" in told
+    assert status == NOT_JUDGED and "expected one recording on standard input" in told
 
 
 def test_voices_move_to_another_store_that_is_encrypted(run, folder):
@@ -182,7 +182,8 @@ BAD = {
     "silent.wav": "silent.wav: expected speech, found silence",
     "nan.wav": "nan.wav: expected finite samples",
     "short.wav": "short.wav: expected 0.5 s of speech or more",
-    "x\udcff.wav": "could not be read",
+    "x\udcff.wav": "'x\\udcff.wav': could not be read",
+    "a\x1b[2J\n.wav": "'a\\x1b[2J\\n.wav': could not be read",
 }
 
 

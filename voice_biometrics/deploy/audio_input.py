@@ -75,6 +75,7 @@ def read_recording(source: str | Path | BinaryIO, sample_rate: int) -> Recording
         limits of this module.
     """
     name = str(getattr(source, "name", "the stream")) if hasattr(source, "read") else str(source)
+    name = name if name.isprintable() else ascii(name)  # what is said must not move the cursor
     with _opened(source, name) as file:
         channels, file_rate, claimed_s = _decode(file, name)
     recording = recording_from_samples(channels, file_rate, sample_rate, name)
@@ -127,24 +128,26 @@ def recording_from_samples(
 @contextlib.contextmanager
 def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[int | io.BytesIO]:
     """Give what soundfile can open without guessing from a name: a descriptor of a plain file, or the bytes."""
-    if hasattr(source, "read"):
-        content = source.read(MAX_STREAM_BYTES + 1)
-        if len(content) > MAX_STREAM_BYTES:
-            raise InputError(f"{name}: expected at most {MAX_STREAM_BYTES // 2**20} MiB; cut the recording")
-        yield io.BytesIO(content)
-        return
     try:
-        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no pipe that waits for a writer
+        if hasattr(source, "read"):
+            opened = io.BytesIO(source.read(MAX_STREAM_BYTES + 1))
+        else:
+            opened = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no pipe that waits for a writer
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise InputError(f"{name}: could not be read ({getattr(error, 'strerror', error)}); check the path") from error
+    if isinstance(opened, io.BytesIO):
+        if opened.getbuffer().nbytes > MAX_STREAM_BYTES:
+            raise InputError(f"{name}: expected at most {MAX_STREAM_BYTES // 2**20} MiB; cut the recording")
+        yield opened
+        return
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
             raise InputError(
                 f"{name}: expected an audio file, found a folder, pipe or device; give a file, or - to pipe"
             )
-        yield descriptor
+        yield opened
     finally:
-        os.close(descriptor)
+        os.close(opened)
 
 
 def _decode(file: int | io.BytesIO, name: str) -> tuple[np.ndarray, int, float]:

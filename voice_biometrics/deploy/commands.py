@@ -128,8 +128,8 @@ def _store(options: argparse.Namespace, create: bool = False) -> Store:
 
 def _recordings(*files: str) -> list[Source]:
     """Return what to read, standard input for ``-``."""
-    if files.count(STANDARD) > 1:
-        raise InputError(f"{STANDARD}: standard input is one recording; give files for the others")
+    if files.count(STANDARD) > 1 or (STANDARD in files and sys.stdin is None):
+        raise InputError(f"{STANDARD}: expected one recording on standard input; give files for the others")
     return [sys.stdin.buffer if file == STANDARD else file for file in files]
 
 
