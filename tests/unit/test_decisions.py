@@ -1,12 +1,13 @@
 """Operating points: chosen by name or by a FAR that the trials support, and raised for many voices."""
 
+import dataclasses
 import math
 
 import pytest
 
 from tests.model_folders import write_toy_model_folder
 from voice_biometrics.deploy.decisions import choose_point, gallery_point
-from voice_biometrics.deploy.model_folder import read_model_folder
+from voice_biometrics.deploy.model_folder import ErrorCurve, read_model_folder
 from voice_biometrics.errors import InputError
 
 
@@ -63,6 +64,13 @@ def test_beyond_what_was_measured_the_threshold_rises_by_the_logarithm_and_says_
     many = gallery_point(entry, point, num_voices=4000)  # 0.00025 % each
     assert many.threshold == pytest.approx(5.5 + math.log(0.00025 / 0.0000025))
     assert many.is_extrapolated and many.frr == 0.9
+
+
+def test_a_curve_that_ends_early_is_extended_from_its_end(entry):
+    rates = entry.error_rates
+    short = dataclasses.replace(entry, error_rates=ErrorCurve(rates.llr[:4], rates.far[:4], rates.frr[:4]))
+    many = gallery_point(short, choose_point(short, use="smart_speaker"), num_voices=4000)
+    assert many.threshold == pytest.approx(4.0 + math.log(0.0005 / 0.0000025)) and many.is_extrapolated
 
 
 def test_the_threshold_never_falls_when_voices_are_added(entry):

@@ -97,7 +97,8 @@ def gallery_point(entry: EmbedderEntry, point: OperatingPoint, num_voices: int) 
     logarithm of what is missing, as if strangers grew e times rarer with each unit of LLR.
     """
     share = point.max_far / num_voices
-    measured = max(share, min(point.max_far, ERRORS_FOR_30_PER_CENT / point.num_nontarget))
+    lowest = max(ERRORS_FOR_30_PER_CENT / point.num_nontarget, float(entry.error_rates.far[-1]))
+    measured = max(share, min(point.max_far, lowest))
     found = entry.error_rates.at_far(measured)
     threshold = point.threshold if found is None or num_voices == 1 else max(point.threshold, found[0])
     threshold += math.log(measured / share)
