@@ -17,6 +17,7 @@ every failure with what makes it again; the exit status is 1 when there was one.
 
 import argparse
 import collections
+import contextlib
 import io
 import json
 import random
@@ -157,13 +158,15 @@ def run_here(kind: str, numbers: range, seed: int, work: Path) -> None:
 
 
 def outcome_of(attempt: Callable[[random.Random], bool], rng: random.Random) -> str:
-    """Return "accepted", "rejected" or "refused", or the exception, in one line."""
-    try:
-        return "accepted" if attempt(rng) else "rejected"
-    except InputError as error:
-        return "refused" if len(str(error).splitlines()) == 1 else f"refused in many lines: {str(error)!r}"
-    except Exception as error:
-        return f"exception: {type(error).__name__} {str(error)!r}"
+    """Return "accepted", "rejected" or "refused", or what else came of it, in one line."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # it is for answers: programs read them
+        try:
+            outcome = "accepted" if attempt(rng) else "rejected"
+        except InputError as error:
+            outcome = "refused" if len(str(error).splitlines()) == 1 else f"refused in many lines: {str(error)!r}"
+        except Exception as error:
+            outcome = f"exception: {type(error).__name__} {str(error)!r}"
+    return f"{outcome} and printed: {printed.getvalue()!r}" if printed.getvalue() else outcome
 
 
 def recordings(work: Path, scratch: Path) -> Callable[[random.Random], bool]:

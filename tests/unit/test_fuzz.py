@@ -41,6 +41,7 @@ def raises(error):
         (lambda rng: False, "rejected"),
         (raises(InputError("a.wav: silent")), "refused"),
         (raises(InputError("a.wav: line\ntwo")), "refused in many lines: 'a.wav: line\\ntwo'"),
+        (lambda rng: print("noise"), "rejected and printed: 'noise\\n'"),
         (raises(MemoryError("too\nlarge")), "exception: MemoryError 'too\\nlarge'"),
     ],
 )
