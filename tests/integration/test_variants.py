@@ -57,7 +57,7 @@ def further_corpus(tmp_path_factory) -> Path:
 
 
 def changes_of(name: str, request) -> dict:
-    """What a variant cannot know by itself: the folder of another network or corpus."""
+    """What a variant cannot know by itself: the folder of another network or corpus, how few utterances there are."""
     if name in ("large_margin", "transfer"):
         return {"pretrained": request.getfixturevalue("base_run"), "frozen_epochs": 0}
     if name == "transfer_speechbrain":
@@ -66,6 +66,8 @@ def changes_of(name: str, request) -> dict:
         folders = f"{request.getfixturevalue('corpus')},{request.getfixturevalue('further_corpus')}"
         corpora = {"corpus": "speaker_folders,speaker_folders", "valid_corpus": "speaker_folders"}
         return {**corpora, "data_folder": folders}
+    if name == "score_as_norm":
+        return {"as_norm_top": 10}  # of 16 utterances
     return {}
 
 

@@ -27,6 +27,7 @@ folder = pathlib.Path(given["--output_folder"])
 rows = list(csv.DictReader(open(folder / "metrics.csv"))) if (folder / "metrics.csv").exists() else []
 print("training", pathlib.Path(sys.argv[1]).stem, "from epoch", len(rows) + 1, flush=True)
 (folder / "save" / "CKPT").mkdir(parents=True, exist_ok=True)
+(folder / "manifests").mkdir(exist_ok=True)
 if "bad" in sys.argv[1]:
     print("progress 1\\rprogress 2", flush=True)
     sys.exit("error: this variant cannot be trained")
@@ -128,6 +129,26 @@ def test_a_finished_run_is_kept_until_something_differs_and_it_is_told_what(stud
     write_speakers(scripts / "corpus", num_speakers=6, num_utterances=2, duration_s=0.1)
     _, printed = study(*given)
     assert "data: train.csv differs" in actions(printed)["tiny, seed 1"]
+
+
+def test_a_variant_that_only_scores_in_another_way_takes_the_network_of_the_first(study, scripts):
+    (scripts / "pieces.yaml").write_text(f"base: {ROOT / 'tests/hparams/tiny.yaml'}\nsegment_s: 2.0\n")
+    status, printed = study(str(scripts / "pieces.yaml"), good(scripts), "--seeds", "1", "2", "--jobs", "2")
+    assert status == 0
+    assert actions(printed)["pieces, seed 2"] == "copy: trained as tiny, seed 2"
+    logs = {name: (scripts / "study" / name / "2" / "study.log").read_text() for name in ("tiny", "pieces")}
+    assert "training tiny" in logs["tiny"] and "training" not in logs["pieces"]
+    rows = pd.read_csv(scripts / "study" / "ablations.csv").set_index("variant")
+    assert rows.loc["pieces", "seeds"] == "1 2" and rows.loc["pieces", "train_s"] == 4.0
+    _, printed = study(str(scripts / "pieces.yaml"), good(scripts), "--seeds", "1", "2")
+    assert all(action.startswith("keep") for action in actions(printed).values())
+
+
+def test_a_copy_of_a_network_that_could_not_be_trained_fails_with_it(study, scripts):
+    (scripts / "pieces.yaml").write_text(f"base: {scripts / 'bad.yaml'}\nsegment_s: 2.0\n")
+    status, printed = study(str(scripts / "bad.yaml"), str(scripts / "pieces.yaml"), "--seeds", "1")
+    assert status == 1
+    assert pd.read_csv(scripts / "study" / "ablations.csv")["variant"].tolist() == ["tiny"]
 
 
 def test_changed_code_is_told_by_its_file_and_that_of_the_evaluation_only_evaluates_again(study, scripts):

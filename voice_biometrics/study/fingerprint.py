@@ -58,6 +58,11 @@ class Fingerprint:
             told.append(f"code: {name} differs" if is_file else _told(name, before.code.get(name), self.code.get(name)))
         return told
 
+    def unnamed(self) -> str:
+        """Return one checksum of everything but the variant's name: runs that share it train the same network."""
+        config = {key: value for key, value in self.config.items() if key != "name"}
+        return Fingerprint(config, self.data, self.code).sha256()
+
     def sha256(self) -> str:
         """Return one checksum of everything."""
         return digest(repr([sorted(part.items()) for part in (self.config, self.data, self.code)]).encode())

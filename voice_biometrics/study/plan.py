@@ -7,7 +7,7 @@ training took, and what its evaluation was made from.
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from voice_biometrics.errors import InputError
@@ -97,10 +97,14 @@ class RunState:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done for a run: "keep", "evaluate", "go on", "train" or "train anew", and why."""
+    """What is to be done for a run: "keep", "evaluate", "go on", "train", "train anew" or "copy", and why.
+
+    source : of a copy, the folder of the run whose network it takes.
+    """
 
     action: str
     reason: str
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,23 @@ def decide(run: PlannedRun, evaluated_from: dict) -> Decision:
         why = told([f"{key} differs" for key in changed]) if state.evaluated_from else "not evaluated yet"
         return Decision("evaluate", why)
     return Decision("keep", "finished, with the same configuration, data and code")
+
+
+def share_networks(tasks: Sequence[Task]) -> list[Task]:
+    """Let runs that only score in other ways copy the network of the first such run instead of training it again.
+
+    Returns ``tasks`` in their order, those that copy last: what they copy is then under way or done.
+    """
+    first: dict[str, PlannedRun] = {}
+    for task in tasks:
+        first.setdefault(task.run.fingerprint.unnamed(), task.run)
+    shared = []
+    for task in tasks:
+        source = first[task.run.fingerprint.unnamed()]
+        if task.trains and source is not task.run:
+            task = replace(task, decision=Decision("copy", f"trained as {source.name}", source.folder))
+        shared.append(task)
+    return sorted(shared, key=lambda task: task.decision.action == "copy")
 
 
 def told(reasons: Sequence[str]) -> str:

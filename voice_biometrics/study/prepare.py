@@ -14,11 +14,11 @@ from voice_biometrics.errors import InputError
 from voice_biometrics.hparams import Run
 from voice_biometrics.run_folder import SCORING_KEYS
 from voice_biometrics.study.fingerprint import code_digests, digest, fingerprint_of, manifest_digests
-from voice_biometrics.study.plan import PlannedRun, Request, Task, decide, read_runs
+from voice_biometrics.study.plan import PlannedRun, Request, Task, decide, read_runs, share_networks
 
 
 def plan_tasks(request: Request, evaluation_script: Path, folder: Path) -> list[Task]:
-    """Return what each run of the study needs; manifests and trials are written to ``folder``.
+    """Return what each run of the study needs, in the order of work; manifests and trials are written to ``folder``.
 
     Raises InputError for a fault of a corpus, a key or a value, when the base holds out no speakers, and when a variant
     would be trained on them.
@@ -36,7 +36,7 @@ def plan_tasks(request: Request, evaluation_script: Path, folder: Path) -> list[
         planned = _planned(name, seed, run, *manifests[Settings.from_hparams(run.settings)])
         made_from = {**evaluated_from, **_scoring(run), "training": planned.fingerprint.sha256()}
         tasks.append(Task(planned, decide(planned, made_from), made_from))
-    return tasks
+    return share_networks(tasks)
 
 
 def _prepare_each(runs: Sequence[Run], folder: Path) -> dict[Settings, tuple[Path, int]]:

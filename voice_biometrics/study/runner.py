@@ -3,11 +3,12 @@
 import contextlib
 import os
 import queue
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from voice_biometrics.study.processes import ROOT, last_lines, run_script
 from voice_biometrics.study.progress import RunLine, StudyClock
 
 LOG = "study.log"
+COPIED_FOLDERS = ("save", "manifests")
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,11 @@ class Runner:
             free.put(place)
         failures = []
         with ThreadPoolExecutor(len(places)) as pool, self._ended_on_error(pool):
-            futures = [pool.submit(self._in_a_place, task, free, clock) for task in tasks]
-            for future in as_completed(futures):
+            futures: dict[Path, Future] = {}
+            for task in tasks:
+                source = futures.get(task.decision.source)
+                futures[task.run.folder] = pool.submit(self._in_a_place, task, free, clock, source)
+            for future in as_completed(futures.values()):
                 failure = future.result()
                 failures += [failure] if failure else []
                 after_each()
@@ -105,11 +110,18 @@ class Runner:
                     process.terminate()
             raise
 
-    def _in_a_place(self, task: Task, free: "queue.Queue[Place]", clock: StudyClock) -> Failure | None:
+    def _in_a_place(
+        self, task: Task, free: "queue.Queue[Place]", clock: StudyClock, source: Future | None
+    ) -> Failure | None:
+        """Carry out one task, once ``source``, the task whose network it takes, is done; that one was begun before."""
+        if source is not None and (failure := source.result()):
+            return failure
         place = free.get()
         try:
             with clock.line_of(task, place.number) as line:
                 failure = self._train(task, place, line) if task.trains else None
+                if task.decision.action == "copy":
+                    copy_network(task, self.study_folder)
                 return failure or self._evaluate(task, place, line)
         finally:
             free.put(place)
@@ -157,6 +169,19 @@ class Runner:
         arguments = [*arguments, *place.arguments()]
         outcome = run_script(script, arguments, run.folder / LOG, place.environment(), watch, started)
         return outcome.status, outcome.cpu_s
+
+
+def copy_network(task: Task, study_folder: Path) -> None:
+    """Give ``task`` the checkpoints, manifests and figures per epoch of the run that trained its network."""
+    run, source = task.run, task.decision.source
+    if (run.folder / "save").exists():
+        set_aside(run, study_folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for name in COPIED_FOLDERS:
+        shutil.copytree(source / name, run.folder / name, dirs_exist_ok=True)
+    shutil.copy2(source / "metrics.csv", run.folder / "metrics.csv")
+    state = RunState.read(source)
+    replace(state, fingerprint=run.fingerprint, evaluated_from=None).write(run.folder)
 
 
 def _hardware(run: PlannedRun, place: Place) -> str:
