@@ -1,7 +1,7 @@
 """The model card: what a model is for, what it was made from, how well it works, and what nobody tested."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from voice_biometrics.deploy.quantise import SCHEME
 from voice_biometrics.groups import GroupReport, GroupTable
 from voice_biometrics.intervals import Interval
 from voice_biometrics.operating_points import in_words
-from voice_biometrics.report_words import NONE, number, per_cent, rate_of
+from voice_biometrics.report_words import NONE, number, per_cent
 
 CORPORA = {  # corpus -> what it is, its licence, what to know of it
     "demo_voices": (
@@ -125,7 +125,7 @@ def _results(facts: CardFacts) -> str:
     for precision, measured in facts.by_precision.items():
         eer, cllr = (measured.figures[name] for name in ("eer", "cllr"))
         rows.append(
-            (f"`{ONNX_NAMES[precision]}`", rate_of(asdict(eer)), number(cllr.estimate, (cllr.lower, cllr.upper)))
+            (f"`{ONNX_NAMES[precision]}`", _rate(eer), number(cllr.estimate, (cllr.lower, cllr.upper)))
         )
     return f"{words}\n\n{_table(('file', 'EER', 'C_llr, bits'), rows)}"
 
@@ -149,7 +149,7 @@ def _conditions(facts: CardFacts) -> str:
     if not facts.conditions:
         return ""
     rows = [
-        (name, *(rate_of(asdict(rates[key])) for key in ("eer", "far", "frr")))
+        (name, *(_rate(rates[key]) for key in ("eer", "far", "frr")))
         for name, rates in facts.conditions.items()
     ]
     words = f"The same trials (fp32), every utterance altered in its own way; the threshold for {facts.use} as above."
@@ -175,7 +175,7 @@ def _groups(facts: CardFacts) -> str:
 def _group(table: GroupTable) -> str:
     rows = []
     for row in table.rows:
-        rates = [rate_of(asdict(rate)) if rate else NONE for rate in (row.eer, row.far, row.frr)]
+        rates = [_rate(rate) if rate else NONE for rate in (row.eer, row.far, row.frr)]
         rows.append((row.name, row.num_speakers, *rates, row.remark))
     columns = (table.title, "speakers", "EER", "strangers let in", "right speakers refused", "remark")
     return _table(columns, rows) + (f"\n\n{table.remark}." if table.remark else "")
@@ -202,6 +202,11 @@ def _untested(facts: CardFacts) -> str:
 def _files(facts: CardFacts) -> str:
     rows = [(f"`{name}`", f"{size / 1e6:,.3f} MB") for name, size in facts.sizes.items()]
     return _table(("file", "size"), rows)
+
+
+def _rate(rate: Interval) -> str:
+    """Word a rate with its interval."""
+    return per_cent(rate.estimate, (rate.lower, rate.upper))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
