@@ -12,7 +12,7 @@ from voice_biometrics.run_folder import record_hparams, resolve_hparams
 TINY = "tests/hparams/tiny.yaml"
 
 
-def write_run_folder(folder: Path, corpus: Path, *more: str, num_held_out: int = 9, epoch: int = 1) -> Path:
+def write_run_folder(folder: Path, corpus: Path, *more: str, num_held_out: int = 9, epoch: int = 2) -> Path:
     """Write what ``train.py`` leaves: manifests, hyperparams.yaml and a checkpoint. ``more`` are further arguments."""
     own = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder)]
     run = read_command_line([TINY, *own, "--valid_speakers", str(num_held_out), *more], "")

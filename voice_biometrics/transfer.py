@@ -4,8 +4,8 @@
 
 - ``save/CKPT*``: a run folder of ours; its best checkpoint, and its head where it was trained on the same speakers;
 - ``embedding_model.ckpt``: the layout of SpeechBrain's published models (nothing is downloaded: give a local copy);
-- one ``*.safetensors``, its tensors named as in the network, with or without ``embedding_model.`` in front;
-- ``speechbrain/embedding_model.ckpt``: a model folder of ours.
+- one ``*.safetensors``, its tensors named as in the network, with or without ``embedding_model.`` in front: a model
+  folder of ours has one, and its ``speechbrain/hyperparams.yaml`` says which features it was trained for.
 """
 
 import logging
@@ -52,11 +52,14 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
     checkpoint = WholeCheckpointer(str(folder / "save")).find_best() if (folder / "save").is_dir() else None
     if checkpoint is None:
         path = _find_weights(folder)
+        exported = folder / "speechbrain" / "hyperparams.yaml"
+        if exported.is_file():
+            _check_front_end(folder, exported, run_folder)
         _load(network, _read_weights(path), path)
         logger.info("The network begins as %s", path)
         return
     _check_run_folder(folder, checkpoint)
-    _check_front_end(folder, run_folder)
+    _check_front_end(folder, folder / "hyperparams.yaml", run_folder)
     path = checkpoint.paramfiles[NETWORK]
     _load(network, _read_weights(path), path)
     same = _speakers(folder) == _speakers(run_folder)
@@ -67,10 +70,10 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
 
 def _find_weights(folder: Path) -> Path:
     """Return the file of a folder that holds the network; InputError when there is none, or several."""
-    published, exported = folder / f"{NETWORK}.ckpt", folder / "speechbrain" / f"{NETWORK}.ckpt"
+    published = folder / f"{NETWORK}.ckpt"
     if published.is_file():
         return published
-    found = sorted(folder.glob("*.safetensors")) or [path for path in [exported] if path.is_file()]
+    found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1:
         raise InputError(
             f"pretrained {folder}: expected save/CKPT* of a run folder, {NETWORK}.ckpt or one *.safetensors, found "
@@ -115,9 +118,10 @@ def _check_run_folder(folder: Path, checkpoint: Checkpoint) -> None:
         raise InputError(f"pretrained {folder}: expected a run folder of train.py, found no {missing[0]}")
 
 
-def _check_front_end(folder: Path, run_folder: Path) -> None:
-    """Raise InputError when the two runs' hparams have different features."""
-    theirs, ours = (YAML().load((place / "hyperparams.yaml").read_text("utf-8")) for place in (folder, run_folder))
+def _check_front_end(folder: Path, hparams_file: Path, run_folder: Path) -> None:
+    """Raise InputError when the hparams of a network and of the run that begins have different features."""
+    files = (hparams_file, run_folder / "hyperparams.yaml")
+    theirs, ours = (YAML().load(file.read_text("utf-8")) for file in files)
     for key in FRONT_END:
         if repr(theirs.get(key)) != repr(ours.get(key)):
             raise InputError(f"pretrained {folder}: trained with another {key}; give hparams of the same features")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from speechbrain.inference.speaker import SpeakerRecognition
 
 import export
@@ -21,6 +22,7 @@ from voice_biometrics.deploy.finished_run import FinishedRun
 from voice_biometrics.deploy.model_folder import read_model_folder
 from voice_biometrics.embedding import embed, embed_manifest
 from voice_biometrics.metrics import equal_error_rate
+from voice_biometrics.transfer import start_from
 from voice_biometrics.trial_scores import score_trials
 
 DURATIONS_S = (0.5, 0.7, 1.0, 3.0, 10.0, 60.0)
@@ -76,7 +78,7 @@ def test_the_model_folder_holds_what_the_docs_say(model):
     names = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     assert names == {
         *("embedder.onnx", "embedder.int8.onnx", "calibration.json", "MODEL_CARD.md", "SHA256SUMS"),
-        *("speechbrain/hyperparams.yaml", "speechbrain/embedding_model.ckpt"),
+        *("weights.safetensors", "speechbrain/hyperparams.yaml", "speechbrain/embedding_model.ckpt"),
     }
     folder = read_model_folder(model)
     assert folder.held_out.num_speakers == 9 and folder.embedding_dim == 16
@@ -94,6 +96,17 @@ def test_run_folder_onnx_and_speechbrain_give_the_same_embedding_of_half_a_secon
         theirs = stock.encode_batch(torch.from_numpy(samples)[None])[0, 0].numpy()
         assert cosine(ours, onnx(samples)) > 0.99999, duration_s
         assert cosine(ours, theirs) > 0.99999, duration_s
+
+
+def test_training_goes_on_from_the_weights_of_a_model_folder(run, model, corpus, tmp_path):
+    begun = write_run_folder(tmp_path / "other", corpus, "--seed", "5")
+    target = FinishedRun.read(begun).modules["embedding_model"]
+    start_from(model, target, torch.nn.Linear(1, 1), begun)
+    trained = FinishedRun.read(run).modules["embedding_model"].state_dict()
+    assert all(torch.equal(trained[name], tensor) for name, tensor in target.state_dict().items())
+    with safe_open(model / "weights.safetensors", "pt") as file:
+        assert file.metadata()["fingerprint"] == read_model_folder(model).embedder("fp32").fingerprint
+        assert "--corpus speaker_folders" in file.metadata()["training"]
 
 
 def test_speechbrains_score_is_the_one_that_the_calibration_is_of(model, corpus):
@@ -178,6 +191,11 @@ def test_a_model_of_all_speakers_is_calibrated_by_runs_that_held_out_others(corp
     assert folder.held_out.num_speakers == len(held_out[0] | held_out[1])
     assert "2 trainings" in folder.held_out.description and "chose the checkpoint" not in folder.held_out.description
     assert folder.held_out.num_utterances == 2 * 9 * 5
+    several = len(held_out[0] & held_out[1])
+    assert several and f"{several} of them were held out of more than one" in folder.held_out.description
+    card = (everybody / "model" / "MODEL_CARD.md").read_text()
+    assert "--valid_speakers 0 " in card and "--valid_speakers 9 --split_seed 2 " in card
+    assert "--calibration_from FOLD1 FOLD2" in card
 
 
 def test_another_kind_of_run_is_no_calibration(run, corpus, tmp_path, capsys):

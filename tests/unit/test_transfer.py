@@ -54,7 +54,6 @@ def test_a_run_on_other_speakers_gives_the_network_alone(tmp_path):
     "name, prefix",
     [
         ("embedding_model.ckpt", ""),
-        ("speechbrain/embedding_model.ckpt", ""),
         ("weights.safetensors", ""),
         ("weights.safetensors", "embedding_model."),
     ],
@@ -67,6 +66,17 @@ def test_a_model_folder_gives_the_network(tmp_path, name, prefix):
     path.parent.mkdir(parents=True)
     (save_file if path.suffix == ".safetensors" else torch.save)(weights, path)
     assert started(tmp_path / "model", tmp_path) == (5.0, 7.0)
+
+
+def test_a_model_folder_of_other_features_is_refused(tmp_path):
+    (tmp_path / "model" / "speechbrain").mkdir(parents=True)
+    save_file(network().state_dict(), tmp_path / "model" / "weights.safetensors")
+    features = tmp_path / "model" / "speechbrain" / "hyperparams.yaml"
+    features.write_text("sample_rate: 16000\ncompute_features: mfcc\nmean_var_norm: x\nmodules: none\n")
+    started(tmp_path / "model", write_run(tmp_path / "b"))
+    features.write_text(features.read_text().replace("mfcc", "fbank"))
+    with pytest.raises(InputError, match="another compute_features"):
+        started(tmp_path / "model", tmp_path / "b")
 
 
 def test_the_first_mismatch_is_named(tmp_path):

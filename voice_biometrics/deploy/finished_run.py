@@ -34,16 +34,20 @@ WEIGHTS = "embedding_model"
 class FinishedRun:
     """A run folder whose best checkpoint is loaded.
 
-    settings : the plain keys of its hparams. nodes : what ``modules`` were built from, references resolved.
+    settings : the plain keys of its hparams. hparams : all of them as YAML nodes, references resolved.
+    nodes : those that ``modules`` were built from. newest_epoch : of the newest checkpoint; None when it was saved
+        within an epoch.
     checkpoint : the one that was loaded; held_out_chose_it : because its EER on the held-out speakers was the lowest.
     """
 
     folder: Path
     settings: dict[str, Any]
+    hparams: CommentedMap
     nodes: CommentedMap
     modules: torch.nn.ModuleDict
     checkpoint: Checkpoint
     held_out_chose_it: bool
+    newest_epoch: int | None
 
     @classmethod
     def read(cls, folder: Path, data_folder: str | None = None, newest: bool = False) -> "FinishedRun":
@@ -70,7 +74,9 @@ class FinishedRun:
         modules = torch.nn.ModuleDict(load_hyperpyyaml(as_yaml(nodes)))
         checkpointer = WholeCheckpointer(folder / "save", recoverables={WEIGHTS: modules[WEIGHTS]})
         checkpoint = checkpointer.load_newest() if newest else checkpointer.load_best()
-        return cls(folder, settings, nodes, modules.eval(), checkpoint, not newest and "EER" in checkpoint.meta)
+        chosen = not newest and "EER" in checkpoint.meta
+        newest_epoch = checkpointer.find_checkpoint().meta.get("epoch")
+        return cls(folder, settings, tree, nodes, modules.eval(), checkpoint, chosen, newest_epoch)
 
     @property
     def sample_rate(self) -> int:
@@ -85,7 +91,12 @@ class FinishedRun:
     @cached_property
     def training(self) -> pd.DataFrame:
         """The manifest of the training part, ``wav`` as it was written."""
-        return pd.read_csv(self._manifests / "train.csv", dtype={"ID": str, "spk_id": str})
+        return pd.read_csv(self.training_manifest, dtype={"ID": str, "spk_id": str})
+
+    @property
+    def training_manifest(self) -> Path:
+        """The file of it."""
+        return self._manifests / "train.csv"
 
     def utterances(self, part: str) -> pd.DataFrame:
         """Return the manifest of a part, "train" or "valid", with the files as they are now."""
@@ -125,7 +136,7 @@ class FinishedRun:
     def fingerprint(self) -> str:
         """Return the digest, 64 hex digits, of what an embedding follows from: weights, features, least duration."""
         digest = hashlib.sha256()
-        facts = {"nodes": _plain(self.nodes), "sample_rate": self.sample_rate, "min_duration_s": MIN_DURATION_S}
+        facts = {"nodes": plain_node(self.nodes), "sample_rate": self.sample_rate, "min_duration_s": MIN_DURATION_S}
         digest.update(json.dumps(facts, sort_keys=True).encode())
         for name, tensor in sorted(self.modules[WEIGHTS].state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -154,7 +165,7 @@ def run_of_command_line(arguments: Sequence[str], usage: str) -> FinishedRun:
 def check_same_modules(run: FinishedRun, nodes: Mapping, advice: str) -> None:
     """Raise InputError when ``nodes`` would build other modules than those of the run."""
     for name, node in run.nodes.items():
-        if _plain(node) != _plain(nodes[name]):
+        if plain_node(node) != plain_node(nodes[name]):
             raise InputError(f"{run.folder}: was trained with another {name}; give {advice}")
 
 
@@ -166,11 +177,11 @@ def as_yaml(tree: CommentedMap) -> str:
     return stream.getvalue()
 
 
-def _plain(node: Any) -> Any:
+def plain_node(node: Any) -> Any:
     """Return a YAML node as plain values, its tag among them: comments and anchors do not matter."""
     if isinstance(node, Mapping):
         tag = getattr(getattr(node, "tag", None), "value", None)
-        return {"tag": tag} | {str(key): _plain(value) for key, value in node.items()}
+        return {"tag": tag} | {str(key): plain_node(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_plain(item) for item in node]
+        return [plain_node(item) for item in node]
     return node if node is None or isinstance(node, bool | str) else float(node)

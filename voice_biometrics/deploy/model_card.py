@@ -9,6 +9,7 @@ from voice_biometrics.deploy.finished_run import FinishedRun
 from voice_biometrics.deploy.held_out import Measured
 from voice_biometrics.deploy.model_folder import ONNX_NAMES
 from voice_biometrics.deploy.quantise import SCHEME
+from voice_biometrics.deploy.reproduction import how_to_reproduce
 from voice_biometrics.groups import GroupReport, GroupTable
 from voice_biometrics.intervals import Interval
 from voice_biometrics.operating_points import in_words
@@ -53,7 +54,8 @@ UNTESTED = """\
 - speech shorter than {shortest:.1f} s or longer than {longest:.1f} s (the short cuts above apart), several people at
   once, singing, whispering, illness
 - real noise, rooms and telephone lines: those in the table above are made by a computer
-- an average of several recordings: its scores have another scale than those that `calibration.json` was measured on
+- an average of several recordings: these thresholds are of single ones. `verify.py` scales its score so that strangers
+  gain nothing by it; a program of your own that averages must do so as well (`docs/verification.md`)
 """
 
 
@@ -61,12 +63,14 @@ UNTESTED = """\
 class CardFacts:
     """What the card is made of.
 
+    others : the runs that the results are from, where not from ``run``.
     held_out : whom the results were measured on, in words. by_precision : precision -> what was measured.
     conditions : condition -> ``eer``, and ``far`` and ``frr`` at the operating point of ``use``.
     groups : error rates at the same point, None where there is no such point. sizes : file -> bytes.
     """
 
     run: FinishedRun
+    others: Sequence[FinishedRun]
     version: str
     held_out: str
     by_precision: Mapping[str, Measured]
@@ -88,6 +92,7 @@ def write_card(facts: CardFacts) -> str:
         "Groups of speakers": _groups(facts),
         "int8": _int8(facts),
         "Never tested": _untested(facts),
+        "Made again": how_to_reproduce(facts.run, facts.others),
         "Files": _files(facts),
     }
     parts = [f"## {name}\n\n{text.strip()}" for name, text in sections.items() if text]
@@ -103,8 +108,8 @@ def _training(facts: CardFacts) -> str:
         f"- network: `{type(network).__name__}`, {num_parameters:,} parameters (without the speakers' head); features: "
         f"`{type(run.modules['compute_features']).__name__}` at {run.sample_rate:,} Hz",
         f"- trained on {training['spk_id'].nunique():,} speakers, {len(training):,} utterances, "
-        f"{training['duration'].sum() / 3600:.1f} hours; epoch {run.checkpoint.meta.get('epoch', NONE)}, seed "
-        f"{run.settings['seed']}",
+        f"{training['duration'].sum() / 3600:.1f} hours; epoch {run.checkpoint.meta.get('epoch', NONE)} of "
+        f"{run.settings['number_of_epochs']}, seed {run.settings['seed']}",
     ]
     for corpus in run.settings["corpus"].split(","):
         what, licence, note = CORPORA[corpus.strip()]
@@ -124,10 +129,20 @@ def _results(facts: CardFacts) -> str:
     rows = []
     for precision, measured in facts.by_precision.items():
         eer, cllr = (measured.figures[name] for name in ("eer", "cllr"))
-        rows.append(
-            (f"`{ONNX_NAMES[precision]}`", _rate(eer), number(cllr.estimate, (cllr.lower, cllr.upper)))
-        )
-    return f"{words}\n\n{_table(('file', 'EER', 'C_llr, bits'), rows)}"
+        rows.append((f"`{ONNX_NAMES[precision]}`", _rate(eer), number(cllr.estimate, (cllr.lower, cllr.upper))))
+    return "\n\n".join(filter(None, [words, _table(("file", "EER", "C_llr, bits"), rows), _left_out(facts.run)]))
+
+
+def _left_out(run: FinishedRun) -> str:
+    """Say which of the run's scoring keys the model folder does not have."""
+    asked = {key: run.settings.get(key) for key in ("subtract_mean", "as_norm_top", "segment_s")}
+    told = [f"`{key}: {value}`" for key, value in asked.items() if value]
+    if not told:
+        return ""
+    return (
+        f"The run's own report may have other figures: its hparams ask `eval_eer.py` for {', '.join(told)}. The model "
+        "folder has none of it: all figures, thresholds and calibrations here are of plain cosines of whole utterances."
+    )
 
 
 def _decisions(facts: CardFacts) -> str:
@@ -148,10 +163,7 @@ def _conditions(facts: CardFacts) -> str:
     """Altered speech, judged by the thresholds for clean speech."""
     if not facts.conditions:
         return ""
-    rows = [
-        (name, *(_rate(rates[key]) for key in ("eer", "far", "frr")))
-        for name, rates in facts.conditions.items()
-    ]
+    rows = [(name, *(_rate(rates[key]) for key in ("eer", "far", "frr"))) for name, rates in facts.conditions.items()]
     words = f"The same trials (fp32), every utterance altered in its own way; the threshold for {facts.use} as above."
     limit = facts.by_precision["fp32"].thresholds.points[facts.use].max_far
     worst, rates = max(facts.conditions.items(), key=lambda item: item[1]["far"].estimate)

@@ -5,6 +5,7 @@
     calibration.json     what the scores mean, for each of the two (below)
     MODEL_CARD.md        use, data, licence, results, limits
     SHA256SUMS           checksums of all other files (``checked_files``)
+    weights.safetensors  the network's tensors as PyTorch names them, to train on from (``--pretrained``); without code
     speechbrain/         the same model for ``SpeakerRecognition.from_hparams``; nothing here reads it but to check it
 
 ``calibration.json`` (all rates are fractions; log-likelihood ratios, LLR, are natural logarithms):
@@ -45,6 +46,7 @@ FORMAT = 1
 CALIBRATION_NAME = "calibration.json"
 CARD_NAME = "MODEL_CARD.md"
 SPEECHBRAIN_NAME = "speechbrain"
+WEIGHTS_NAME = "weights.safetensors"
 ONNX_NAMES = {"fp32": "embedder.onnx", "int8": "embedder.int8.onnx"}
 MAX_JSON_BYTES = 4 * 2**20
 MAX_CURVE_POINTS = 10_000

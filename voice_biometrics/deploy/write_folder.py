@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from voice_biometrics.audio import read_audio
 from voice_biometrics.conditions import conditions_named
+from voice_biometrics.deploy.calibration_runs import check_calibration_runs, held_out_more_than_once
 from voice_biometrics.deploy.checked_files import SUMS_NAME, write_sums
 from voice_biometrics.deploy.embedder import Embedder, OnnxEmbedder, onnx_metadata
 from voice_biometrics.deploy.export_onnx import export_onnx, write_metadata
-from voice_biometrics.deploy.finished_run import FinishedRun, check_same_modules
+from voice_biometrics.deploy.finished_run import WEIGHTS, FinishedRun
 from voice_biometrics.deploy.held_out import Measured, Source, calibration_entry, measure, rates_under, score_held_out
 from voice_biometrics.deploy.model_card import CardFacts, write_card
 from voice_biometrics.deploy.model_folder import (
@@ -23,10 +25,12 @@ from voice_biometrics.deploy.model_folder import (
     FORMAT,
     ONNX_NAMES,
     SPEECHBRAIN_NAME,
+    WEIGHTS_NAME,
     ModelFolder,
     read_model_folder,
 )
 from voice_biometrics.deploy.quantise import SCHEME, quantise
+from voice_biometrics.deploy.reproduction import weights_metadata
 from voice_biometrics.deploy.speechbrain_layout import write_speechbrain_layout
 from voice_biometrics.embedding import MIN_DURATION_S, embed
 from voice_biometrics.errors import InputError
@@ -51,10 +55,9 @@ def write_model_folder(run: FinishedRun, others: Sequence[FinishedRun], destinat
     InputError : a module cannot be exported, nobody was held out, another run was built otherwise, the ONNX file does
         not give the run's embeddings, or ``destination`` is something else than a model folder.
     """
-    for other in others:
-        check_same_modules(other, run.nodes, "runs of the same hparams to --calibration_from")
-    for measured_on in others or [run]:
-        measured_on.held_out()  # at the door, since the rest takes minutes
+    check_calibration_runs(run, others)  # at the door, since the rest takes minutes
+    if not others:
+        run.held_out()
     if destination.exists() and not (destination / SUMS_NAME).is_file():
         raise InputError(f"{destination}: is there and is no model folder; name another place: --model_folder")
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -117,8 +120,12 @@ def fill(folder: Path, run: FinishedRun, sources: Sequence[Source], version: str
         write_metadata(folder / name, metadata)
     write_json(_calibration(run, version, held_out, by_precision, own), folder / CALIBRATION_NAME)
     write_speechbrain_layout(run, folder / SPEECHBRAIN_NAME, version)
+    tensors = {name: tensor.contiguous() for name, tensor in run.modules[WEIGHTS].state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_NAME, weights_metadata(run, version, own["fp32"]))
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.*"))}
-    facts = CardFacts(run, version, held_out, by_precision, sizes=sizes, **_further(sources, by_precision["fp32"]))
+    others = [source.run for source in sources if source.run is not run]
+    further = _further(sources, by_precision["fp32"])
+    facts = CardFacts(run, others, version, held_out, by_precision, sizes=sizes, **further)
     (folder / CARD_NAME).write_text(write_card(facts), encoding="utf-8")
     write_sums(folder)
 
@@ -150,11 +157,17 @@ def _further(sources: Sequence[Source], measured: Measured) -> dict:
 def _in_words(run: FinishedRun, sources: Sequence[Source]) -> str:
     """Say whom the model was measured on."""
     speakers = {speaker for source in sources for speaker in source.run.held_out()[0]["spk_id"]}
-    words = f"{len(speakers)} speakers of {run.settings['corpus']} that "
-    if len(sources) == 1 and sources[0].run is run:
+    runs = [source.run for source in sources]
+    words = f"{len(speakers)} speakers of {run.settings.get('valid_corpus') or run.settings['corpus']} that "
+    if runs == [run]:
         words += "were held out of training"
     else:
         words += f"were held out of {len(sources)} trainings of the same kind; this model itself may have heard them"
+        if several := held_out_more_than_once(runs):
+            words += (
+                f". {several} of them were held out of more than one: their trials count once for each network, and "
+                "the intervals take them as one speaker"
+            )
     if any(source.run.held_out_chose_it for source in sources):
         words += "; they chose the checkpoint as well, so that the figures are a little too good"
     return words
