@@ -183,7 +183,7 @@ def test_the_arguments_of_train_name_the_run_as_well(run, corpus, tmp_path, caps
 def test_a_model_of_all_speakers_is_calibrated_by_runs_that_held_out_others(corpus, tmp_path, capsys):
     everybody = write_run_folder(tmp_path / "all", corpus, num_held_out=0)
     assert "held out nobody" in fails_with(capsys, str(everybody))
-    folds = [write_run_folder(tmp_path / seed, corpus, "--split_seed", seed) for seed in ("1", "2")]
+    folds = [write_run_folder(tmp_path / seed, corpus, "--split_seed", seed, "--seed", seed) for seed in ("1", "2")]
     export.main([str(everybody), "--calibration_from", *map(str, folds)])
     folder = read_model_folder(everybody / "model")
     held_out = [set(pd.read_csv(fold / "manifests" / "valid.csv")["spk_id"]) for fold in folds]
