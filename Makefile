@@ -1,10 +1,12 @@
-# Everything on a fresh machine: `make train` and `make test` make the virtual environment and install what they need.
+# Everything on a fresh machine: `make` makes the virtual environment; `make train` and `make test` do so where they must.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := hparams/ecapa_small.yaml --batch_size 32 --number_of_epochs 10 --crop_duration_s 2.0
 
-.PHONY: train test lint clean
+.PHONY: install train test lint clean
+
+install: .venv/installed  ## the virtual environment: all that the scripts need
 
 train: .venv/installed  ## train on the demo voices and evaluate
 	$(BIN)/python train.py $(DEMO)
@@ -20,7 +22,7 @@ lint: .venv/tests-installed
 clean:  ## remove what was made: the environment, demo voices, run folders
 	rm -rf .venv data results
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements-verify.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
