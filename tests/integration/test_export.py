@@ -19,7 +19,7 @@ from tests.run_folders import write_run_folder
 from voice_biometrics.deploy import write_folder
 from voice_biometrics.deploy.embedder import Embedder
 from voice_biometrics.deploy.finished_run import FinishedRun
-from voice_biometrics.deploy.model_folder import read_model_folder
+from voice_biometrics.deploy.model_folder import ModelFolder, read_model_folder
 from voice_biometrics.embedding import embed, embed_manifest
 from voice_biometrics.metrics import equal_error_rate
 from voice_biometrics.transfer import start_from
@@ -172,10 +172,18 @@ def test_a_fingerprint_follows_from_the_weights_and_nothing_else(run, model, cor
     assert (model / "embedder.onnx").read_bytes() != (tmp_path / "again" / "embedder.onnx").read_bytes()  # the version
 
 
-def test_the_arguments_of_train_name_the_run_as_well(run, corpus, tmp_path, capsys):
+def test_the_arguments_of_train_name_the_run_as_well(run, model, corpus, capsys, monkeypatch):
+    asked = []
+
+    def note(run: FinishedRun, others: list, destination: Path, version: str) -> ModelFolder:
+        asked.append((run.fingerprint(), others, destination, version))
+        return read_model_folder(model)
+
+    monkeypatch.setattr(export, "write_model_folder", note)
     given = ["tests/hparams/tiny.yaml", "--corpus", "speaker_folders", "--data_folder", str(corpus)]
     given += ["--output_folder", str(run)]
-    export.main([*given, "--model_folder", str(tmp_path / "model")])
+    export.main([*given, "--version", "3"])
+    assert asked == [(FinishedRun.read(run).fingerprint(), [], run / "model", "3")]
     assert "embedder.int8.onnx   EER" in capsys.readouterr().out
     assert "another compute_features" in fails_with(capsys, *given, "--num_features", "40")
 
@@ -213,10 +221,11 @@ def test_a_folder_of_something_else_is_not_replaced(run, tmp_path, capsys):
 def test_an_export_that_fails_leaves_the_folder_before_and_nothing_else(run, model, monkeypatch):
     before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
 
-    def fail(*args) -> None:
+    def fail(folder: Path, *args) -> None:
+        (folder / "MODEL_CARD.md").write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(write_folder, "write_sums", fail)
+    monkeypatch.setattr(write_folder, "fill", fail)
     with pytest.raises(KeyboardInterrupt):
         export.main([str(run)])
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
