@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchaudio
 
-from voice_biometrics.models.features import NoNormalization, TorchaudioMFCC
+from voice_biometrics.models.features import TorchaudioMFCC
 
 
 @pytest.fixture
@@ -75,10 +75,3 @@ def test_more_coefficients_than_mels_are_an_error():
 def test_waveforms_of_a_wrong_shape_are_an_error_that_tells_it(shape):
     with pytest.raises(ValueError, match=r"expected \(batch, 201 samples or more\), found"):
         TorchaudioMFCC()(torch.zeros(shape))
-
-
-def test_no_normalization_returns_its_input_unchanged():
-    feats = torch.randn(2, 5, 80)
-    normalize = NoNormalization()
-    assert normalize(feats, torch.tensor([1.0, 0.5])) is feats
-    assert normalize(feats, torch.ones(2), epoch=3) is feats

@@ -7,6 +7,7 @@ import pytest
 import torch
 from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain.nnet.containers import LengthsCapableSequential
 from speechbrain.processing.features import InputNormalization
 
 from tests.conftest import make_voice
@@ -17,7 +18,7 @@ from voice_biometrics.embedding import embed
 from voice_biometrics.errors import InputError
 from voice_biometrics.models.ecapa_variants import EcapaMeanStdPooling
 from voice_biometrics.models.fast_ecapa import speed_up
-from voice_biometrics.models.features import NoNormalization, TorchaudioMFCC
+from voice_biometrics.models.features import TorchaudioMFCC
 
 DIMS = 12
 FEATURES = {
@@ -122,7 +123,11 @@ def test_an_embedding_does_not_depend_on_its_company(tmp_path):
 
 
 @pytest.mark.parametrize("features", ["mfcc", "fbank"])
-@pytest.mark.parametrize("normalisation", [NoNormalization(), InputNormalization(norm_type="sentence")], ids=str)
+@pytest.mark.parametrize(
+    "normalisation",
+    [LengthsCapableSequential(input_shape=[None, None, 80]), InputNormalization(norm_type="sentence")],
+    ids=["none", "sentence"],
+)
 def test_features_as_they_are_and_of_unit_deviation(normalisation, features, tmp_path):
     modules = make_modules(features)
     modules["mean_var_norm"] = normalisation

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from speechbrain.lobes.features import MFCC, Fbank
+from speechbrain.nnet.containers import LengthsCapableSequential
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
 
 from voice_biometrics.deploy.onnx_graph import OnnxGraph
 from voice_biometrics.errors import InputError
-from voice_biometrics.models.features import NoNormalization, TorchaudioMFCC
+from voice_biometrics.models.features import TorchaudioMFCC
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_front_end(compute_features: nn.Module, mean_var_norm: nn.Module) -> Fro
     """
     if isinstance(mean_var_norm, InputNormalization) and mean_var_norm.norm_type == "sentence":
         normalisation = {"centred": True, "least_deviation": mean_var_norm.epsilon if mean_var_norm.std_norm else None}
-    elif isinstance(mean_var_norm, NoNormalization):
+    elif isinstance(mean_var_norm, LengthsCapableSequential) and not mean_var_norm:  # of nothing
         normalisation = {"centred": False, "least_deviation": None}
     else:
         raise InputError(f"mean_var_norm: the export knows norm_type sentence, not this {type(mean_var_norm).__name__}")

@@ -1,4 +1,4 @@
-"""Front ends that SpeechBrain does not have: the original project's MFCC, and a normalisation that does nothing.
+"""A front end that SpeechBrain does not have: the original project's MFCC.
 
 torchaudio's MFCC differs from SpeechBrain's in its window (Hann, reflected edges), hop (12.5 ms) and mel scale, so
 weights trained on one do not suit the other.
@@ -71,11 +71,3 @@ class TorchaudioMFCC(nn.Module):
             raise ValueError(f"waveforms: expected (batch, {min_samples} samples or more), found {tuple(wavs.shape)}")
         feats = self.mfcc(wavs.unsqueeze(1))  # (batch, 1, n_mfcc, frames)
         return feats.squeeze(1).transpose(1, 2)  # (batch, frames, n_mfcc)
-
-
-class NoNormalization(nn.Module):
-    """Leave features as they are, called like SpeechBrain's ``InputNormalization``, which always removes the mean."""
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None, epoch: int | None = None) -> Tensor:
-        """Return ``x`` itself, (batch, frames, features); ``lengths`` and ``epoch`` are accepted and ignored."""
-        return x
