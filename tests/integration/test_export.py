@@ -16,7 +16,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 import export
 from tests.conftest import make_voice, write_speakers
 from tests.run_folders import write_run_folder
-from voice_biometrics.deploy import write_folder
+from voice_biometrics.deploy import Recognizer, write_folder
 from voice_biometrics.deploy.embedder import Embedder
 from voice_biometrics.deploy.finished_run import FinishedRun
 from voice_biometrics.deploy.model_folder import ModelFolder, read_model_folder
@@ -189,7 +189,8 @@ def test_the_arguments_of_train_name_the_run_as_well(run, model, corpus, capsys,
 
 
 def test_a_model_of_all_speakers_is_calibrated_by_runs_that_held_out_others(corpus, tmp_path, capsys):
-    everybody = write_run_folder(tmp_path / "all", corpus, num_held_out=0)
+    scoring = ("--as_norm_top", "2", "--subtract_mean", "True", "--calibrate_with_durations", "True")
+    everybody = write_run_folder(tmp_path / "all", corpus, *scoring, num_held_out=0)
     assert "held out nobody" in fails_with(capsys, str(everybody))
     folds = [write_run_folder(tmp_path / seed, corpus, "--split_seed", seed, "--seed", seed) for seed in ("1", "2")]
     export.main([str(everybody), "--calibration_from", *map(str, folds)])
@@ -204,6 +205,11 @@ def test_a_model_of_all_speakers_is_calibrated_by_runs_that_held_out_others(corp
     card = (everybody / "model" / "MODEL_CARD.md").read_text()
     assert "--valid_speakers 0 " in card and "--valid_speakers 9 --split_seed 2 " in card
     assert "--calibration_from FOLD1 FOLD2" in card
+    assert (
+        "`subtract_mean: True`, `as_norm_top: 2`, `calibrate_with_durations: True`. The model folder has none" in card
+    )
+    files = [str(corpus / "spk1" / f"utt{number}.wav") for number in range(2)]
+    assert np.isfinite(Recognizer(everybody / "model").compare(*files).llr)
 
 
 def test_another_kind_of_run_is_no_calibration(run, corpus, tmp_path, capsys):

@@ -32,7 +32,7 @@ def make_trials(num_speakers=12, num_utterances=5, seed=0) -> ScoredTrials:
 
 @pytest.fixture(scope="module")
 def measured():
-    return measure(make_trials(), with_durations=False)
+    return measure(make_trials())
 
 
 def test_an_entry_is_what_the_reader_of_a_model_folder_takes(measured, tmp_path):

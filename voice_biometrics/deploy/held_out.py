@@ -84,12 +84,12 @@ def _read(sample_rate: int, condition: Condition, utt_id: str, wav: str, start: 
     return condition(read_audio(wav, sample_rate, start, stop), sample_rate, utt_id)
 
 
-def measure(trials: ScoredTrials, with_durations: bool) -> Measured:
+def measure(trials: ScoredTrials) -> Measured:
     """Calibrate on held-out trials, choose the thresholds and measure them, by cross-validation over the speakers.
 
     Raises InputError as ``Thresholds.from_held_out``.
     """
-    thresholds = Thresholds.from_held_out(trials, [SMART_SPEAKER, DOOR], with_durations)
+    thresholds = Thresholds.from_held_out(trials, [SMART_SPEAKER, DOOR], with_durations=False)
     llrs = thresholds.llrs(trials, are_held_out=True)
     measures = {"eer": (trials.scores, Eer()), "cllr": (llrs, Cllr())}
     found = {

@@ -47,6 +47,8 @@ anything worth stealing: **it was not tested against replayed, converted or synt
 easy.
 """
 
+LEFT_OUT = ("subtract_mean", "as_norm_top", "segment_s", "calibrate_with_durations")  # keys that only eval_eer.py has
+
 UNTESTED = """\
 - replayed, converted and synthesised voices, mimics, twins and other family
 - the same person on another day, device or in another mood than at enrolment, unless the data above have it
@@ -135,7 +137,7 @@ def _results(facts: CardFacts) -> str:
 
 def _left_out(run: FinishedRun) -> str:
     """Say which of the run's scoring keys the model folder does not have."""
-    asked = {key: run.settings.get(key) for key in ("subtract_mean", "as_norm_top", "segment_s")}
+    asked = {key: run.settings.get(key) for key in LEFT_OUT}
     told = [f"`{key}: {value}`" for key, value in asked.items() if value]
     if not told:
         return ""

@@ -111,8 +111,7 @@ def check_parity(run: FinishedRun, embedder: OnnxEmbedder) -> float:
 
 def fill(folder: Path, run: FinishedRun, sources: Sequence[Source], version: str) -> None:
     """Write all other files of the model folder beside the two ONNX files."""
-    with_durations = bool(run.settings.get("calibrate_with_durations", False))
-    by_precision = {precision: measure(score_held_out(sources, precision), with_durations) for precision in ONNX_NAMES}
+    by_precision = {precision: measure(score_held_out(sources, precision)) for precision in ONNX_NAMES}
     held_out = _in_words(run, sources)
     own = fingerprints(run)
     for precision, name in ONNX_NAMES.items():
