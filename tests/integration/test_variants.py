@@ -14,6 +14,7 @@ from voice_biometrics.hparams import read_command_line
 from voice_biometrics.metrics import equal_error_rate
 from voice_biometrics.trained_run import TrainedRun
 
+BEST = Path("hparams/ecapa_small_best.yaml")
 ABLATIONS = Path("hparams/ablations")
 QUICK = ["--number_of_epochs", "1", "--batch_size", "8", "--crop_duration_s", "0.4", "--valid_speakers", "2"]
 QUICK += ["--precision", "fp32", "--device", "cpu"]
@@ -62,7 +63,7 @@ def changes_of(name: str, request) -> dict:
         return {"pretrained": request.getfixturevalue("base_run"), "frozen_epochs": 0}
     if name == "transfer_speechbrain":
         return {"pretrained": request.getfixturevalue("published"), "frozen_epochs": 0}
-    if name == "plus_librispeech":
+    if name.endswith("plus_librispeech"):
         folders = f"{request.getfixturevalue('corpus')},{request.getfixturevalue('further_corpus')}"
         corpora = {"corpus": "speaker_folders,speaker_folders", "valid_corpus": "speaker_folders"}
         return {**corpora, "data_folder": folders}
@@ -79,10 +80,10 @@ def published(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in ABLATIONS.glob("*.yaml")))
-def test_each_variant_trains_and_evaluates(corpus, tmp_path, name, request):
-    changes = {"data_folder": corpus} | changes_of(name, request)
-    given = arguments(ABLATIONS / f"{name}.yaml", output_folder=tmp_path / "run", **changes)
+@pytest.mark.parametrize("path", [BEST, *sorted(ABLATIONS.glob("*.yaml"))], ids=lambda path: path.stem)
+def test_each_variant_trains_and_evaluates(corpus, tmp_path, path, request):
+    changes = {"data_folder": corpus} | changes_of(path.stem, request)
+    given = arguments(path, output_folder=tmp_path / "run", **changes)
     train.main(given)
     losses = pd.read_csv(tmp_path / "run" / "metrics.csv")["train_loss"]
     assert losses.between(0, 100).all()
