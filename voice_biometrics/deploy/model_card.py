@@ -132,10 +132,10 @@ def _results(facts: CardFacts) -> str:
     for precision, measured in facts.by_precision.items():
         eer, cllr = (measured.figures[name] for name in ("eer", "cllr"))
         rows.append((f"`{ONNX_NAMES[precision]}`", _rate(eer), number(cllr.estimate, (cllr.lower, cllr.upper))))
-    return "\n\n".join(filter(None, [words, _table(("file", "EER", "C_llr, bits"), rows), _left_out(facts.run)]))
+    return "\n\n".join(filter(None, [words, _table(("file", "EER", "C_llr, bits"), rows), left_out(facts.run)]))
 
 
-def _left_out(run: FinishedRun) -> str:
+def left_out(run: FinishedRun) -> str:
     """Say which of the run's scoring keys the model folder does not have."""
     asked = {key: run.settings.get(key) for key in LEFT_OUT}
     told = [f"`{key}: {value}`" for key, value in asked.items() if value]

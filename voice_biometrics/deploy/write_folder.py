@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors_bytes
 
 from voice_biometrics.audio import read_audio
 from voice_biometrics.conditions import conditions_named
@@ -120,7 +120,7 @@ def fill(folder: Path, run: FinishedRun, sources: Sequence[Source], version: str
     write_json(_calibration(run, version, held_out, by_precision, own), folder / CALIBRATION_NAME)
     write_speechbrain_layout(run, folder / SPEECHBRAIN_NAME, version)
     tensors = {name: tensor.contiguous() for name, tensor in run.modules[WEIGHTS].state_dict().items()}
-    save_file(tensors, folder / WEIGHTS_NAME, weights_metadata(run, version, own["fp32"]))
+    (folder / WEIGHTS_NAME).write_bytes(safetensors_bytes(tensors, weights_metadata(run, version, own["fp32"])))
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.*"))}
     others = [source.run for source in sources if source.run is not run]
     further = _further(sources, by_precision["fp32"])
