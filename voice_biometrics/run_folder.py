@@ -1,6 +1,7 @@
 """The run folder: one run at a time, what it was started with, and its figures per epoch."""
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,9 +65,18 @@ def record_hparams(resolved: str, folder: Path) -> None:
 
 def _changed_keys(before: str, after: str) -> list[str]:
     """Return the top-level keys whose values differ, those that may change left out."""
-    old, new = YAML().load(before) or {}, YAML().load(after)
-    keys = [key for key in {**old, **new} if key not in FREE_KEYS]
-    return [key for key in keys if repr(old.get(key)) != repr(new.get(key))]
+    old, new = values_of(before), values_of(after)
+    return [key for key in {**old, **new} if key not in FREE_KEYS and old.get(key) != new.get(key)]
+
+
+def values_of(resolved: str) -> dict[str, str]:
+    """Return each key's value as YAML without comments, but with tags: two classes with the same arguments differ."""
+    values = {}
+    for key, node in YAML(typ="safe", pure=True).compose(resolved or "{}").value:
+        text = io.StringIO()
+        YAML(typ="safe", pure=True).serialize(node, text)
+        values[key.value] = text.getvalue().removesuffix("...\n").strip()
+    return values
 
 
 def read_epochs(folder: Path) -> list[dict]:

@@ -49,6 +49,14 @@ def test_other_hparams_are_refused_once_there_is_a_checkpoint(tmp_path):
     assert "lr: 5" in (tmp_path / "hyperparams.yaml").read_text()
 
 
+def test_another_class_with_the_same_arguments_is_refused(tmp_path):
+    start(tmp_path, lr="!name:torch.optim.Adam\n  lr: 0.1")
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    start(tmp_path, lr="!name:torch.optim.Adam  # a comment\n  lr: 0.1")
+    with pytest.raises(InputError, match="another lr;"):
+        start(tmp_path, lr="!name:torch.optim.AdamW\n  lr: 0.1")
+
+
 def test_an_epoch_that_is_done_again_replaces_its_row_and_later_ones(tmp_path):
     for epoch, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (2, 4.5)):
         rows = record_epoch({"epoch": epoch, "train_loss": loss}, tmp_path)

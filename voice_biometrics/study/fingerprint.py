@@ -13,7 +13,6 @@
 import ast
 import functools
 import hashlib
-import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,11 +20,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hyperpyyaml import resolve_references
-from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 
 from voice_biometrics.hparams import Run
-from voice_biometrics.run_folder import FREE_KEYS
+from voice_biometrics.run_folder import FREE_KEYS, values_of
 
 ROOT = Path(__file__).parents[2]
 FREE_OPTIONS = {
@@ -73,7 +71,7 @@ def fingerprint_of(run: Run, num_speakers: int, manifests: Path) -> Fingerprint:
     overrides = f"{run.overrides}\nnum_speakers: {run.count_classes(num_speakers)}".strip()
     resolved = resolve_references(run.text, overrides).read()
     resolved = resolved.replace(run.settings["output_folder"], "<run folder>")  # a study may be moved
-    config = _config(resolved)
+    config = {key: value for key, value in values_of(resolved).items() if key not in FREE_KEYS}
     return Fingerprint(
         config=config | _options(run.run_opts),
         data=manifest_digests(manifests) | _named_files(run.settings, config),
@@ -111,16 +109,6 @@ def _read_code(text: str) -> tuple[str, tuple[str, ...]]:
 def digest(content: bytes) -> str:
     """Return the SHA-256 of ``content``."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _config(resolved: str) -> dict[str, str]:
-    """Return each key's value as YAML without comments, but with tags: two classes with the same arguments differ."""
-    config = {}
-    for key, node in YAML(typ="safe", pure=True).compose(resolved).value:
-        text = io.StringIO()
-        YAML(typ="safe", pure=True).serialize(node, text)
-        config[key.value] = text.getvalue().removesuffix("...\n").strip()
-    return {key: value for key, value in config.items() if key not in FREE_KEYS}
 
 
 def _options(run_opts: RunOptions) -> dict[str, str]:
