@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors import safe_open
 from speechbrain.inference.speaker import SpeakerRecognition
 
@@ -17,9 +18,11 @@ import export
 from tests.conftest import make_voice, write_speakers
 from tests.run_folders import write_run_folder
 from voice_biometrics.deploy import Recognizer, write_folder
-from voice_biometrics.deploy.embedder import Embedder
+from voice_biometrics.deploy.embedder import Embedder, OnnxEmbedder
+from voice_biometrics.deploy.export_onnx import export_onnx
 from voice_biometrics.deploy.finished_run import FinishedRun
 from voice_biometrics.deploy.model_folder import ModelFolder, read_model_folder
+from voice_biometrics.deploy.speechbrain_layout import write_speechbrain_layout
 from voice_biometrics.embedding import embed, embed_manifest
 from voice_biometrics.metrics import equal_error_rate
 from voice_biometrics.transfer import start_from
@@ -96,6 +99,26 @@ def test_run_folder_onnx_and_speechbrain_give_the_same_embedding_of_half_a_secon
         theirs = stock.encode_batch(torch.from_numpy(samples)[None])[0, 0].numpy()
         assert cosine(ours, onnx(samples)) > 0.99999, duration_s
         assert cosine(ours, theirs) > 0.99999, duration_s
+
+
+def test_features_that_are_not_normalised_are_so_everywhere(run, tmp_path):
+    hparams = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("model")) / "hyperparams.yaml"
+    tree = YAML().load(hparams.read_text())
+    nothing = YAML().load(Path("hparams/ecapa_small_best.yaml").read_text())["mean_var_norm"]
+    nothing["input_shape"] = [None, None, 80]
+    tree["mean_var_norm"] = tree["modules"]["mean_var_norm"] = nothing
+    YAML().dump(tree, hparams)
+    finished, layout = FinishedRun.read(hparams.parent), tmp_path / "speechbrain"
+    export_onnx(finished.modules, finished.dims, tmp_path / "x.onnx")
+    onnx = OnnxEmbedder((tmp_path / "x.onnx").read_bytes(), "x.onnx", 16000, 0.5)
+    write_speechbrain_layout(finished, layout, "1.0")
+    stock = SpeakerRecognition.from_hparams(source=str(layout), savedir=str(layout))
+    samples = make_voice(120, 2.0, seed=1)
+    ours = embed(finished.modules, torch.from_numpy(samples)[None])[0]
+    assert cosine(ours, onnx(samples)) > 0.99999
+    assert cosine(ours, stock.encode_batch(torch.from_numpy(samples)[None])[0, 0].numpy()) > 0.99999
+    normalised = embed(FinishedRun.read(run).modules, torch.from_numpy(samples)[None])[0]
+    assert cosine(ours, normalised) < 0.999
 
 
 def test_training_goes_on_from_the_weights_of_a_model_folder(run, model, corpus, tmp_path):
