@@ -203,6 +203,15 @@ def test_bytes_that_are_no_onnx_are_told_in_a_line(folder):
     assert "\n" not in str(caught.value)
 
 
+def test_names_that_are_no_text_are_told_and_nothing_is_printed(folder, capsys):
+    path = folder / "embedder.onnx"
+    path.write_bytes(path.read_bytes().replace(b"waveform", b"\xffaveform"))
+    write_sums(folder)
+    with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
+        Embedder(read_model_folder(folder))
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "speechbrain/weights.bin"])
 def test_weights_that_lie_in_another_file_are_refused(folder, location, monkeypatch):
     model = toy_onnx(onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]))

@@ -120,7 +120,8 @@ def _load(content: bytes, place: str, num_threads: int) -> onnxruntime.Inference
     # Weights may be said to lie in other files, which no checksum covers: below the ONNX file itself there can be none.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", place)
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # Without fallback: there is nothing to fall back to, and it would print among the answers.
+        return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime has a class for each of its status codes, and none above them
         first_line = str(error).splitlines()[0][:200]
         raise InputError(f"{place}: could not be loaded: {first_line}; export the model again") from error
