@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import signal
 import sys
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ class InputError(ValueError):
 
 
 def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Let a script's ``main`` end an InputError, or a full disk, with its message and exit status 2."""
+    """Let a script's ``main`` end an InputError or a full disk with its message and exit status 2; Ctrl-C with 130."""
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs) -> None:
@@ -23,6 +24,9 @@ def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             _end(f"{error.filename or 'a file'}: could not be written, the disk is full; make room and start again")
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     return wrapper
 

@@ -8,7 +8,7 @@ from voice_biometrics.errors import InputError, tell_input_errors
 
 
 @tell_input_errors
-def fail_with(error: Exception) -> None:
+def fail_with(error: BaseException) -> None:
     raise error
 
 
@@ -25,3 +25,9 @@ def test_bad_input_and_a_full_disk_end_with_status_2_and_the_item(error, capsys)
 def test_other_errors_pass(error):
     with pytest.raises(type(error)):
         fail_with(error)
+
+
+def test_an_interrupt_ends_without_a_traceback(capsys):
+    with pytest.raises(SystemExit) as end:
+        fail_with(KeyboardInterrupt())
+    assert end.value.code == 130 and capsys.readouterr().err == "\nstopped\n"
