@@ -203,9 +203,9 @@ def test_bytes_that_are_no_onnx_are_told_in_a_line(folder):
     assert "\n" not in str(caught.value)
 
 
-def test_names_that_are_no_text_are_told_and_nothing_is_printed(folder, capsys):
+def test_an_unknown_layer_whose_name_is_no_text_is_told_and_nothing_is_printed(folder, capsys):
     path = folder / "embedder.onnx"
-    path.write_bytes(path.read_bytes().replace(b"waveform", b"\xffaveform"))
+    path.write_bytes(path.read_bytes().replace(b"Unsqueeze", b"\xffnsqueeze"))
     write_sums(folder)
     with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
         Embedder(read_model_folder(folder))
