@@ -132,8 +132,8 @@ def test_voices_move_to_another_store_that_is_encrypted(run, folder):
     (folder / "key").write_bytes(os.urandom(32))
     (folder / "key").chmod(0o600)
     other = ("--store", "other.db", "--key_file", "key")
-    assert run("import", "voices.jsonl", *other)[1] == "enrolled 2 voices; 0 were there already, just the same\n"
-    assert run("import", "voices.jsonl", *other)[1] == "enrolled 0 voices; 2 were there already, just the same\n"
+    assert run("import", "voices.jsonl", *other)[1] == "enrolled 2 voices; 0 there before, just the same\n"
+    assert run("import", "voices.jsonl", *other)[1] == "enrolled 0 voices; 2 there before, just the same\n"
     assert [item[1].to_bytes() for item in Store("voices.db").items()] == [
         item[1].to_bytes() for item in Store("other.db", "key").items()
     ]
@@ -169,7 +169,7 @@ def test_a_faulty_file_imports_nothing(run, folder, line, told):
     (folder / "voices.jsonl").write_text("\n".join([head, bert, faulty.get(line, line), ""]))
     status, _, error = run("import", "voices.jsonl")
     assert status == NOT_JUDGED and told in error
-    assert run("list")[1].splitlines() == ["anna: 1 recordings, 2.0 s, model abababababab"]
+    assert run("list")[1].splitlines() == ["anna: 1 recording, 2.0 s, model abababababab"]
     (folder / "voices.jsonl").write_text("no header\n")
     assert "line 1" in run("import", "voices.jsonl", "--store", "new.db")[2]
 

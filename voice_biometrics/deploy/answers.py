@@ -88,7 +88,7 @@ class Enrolment:
 
     def in_words(self) -> str:
         """Return what was done for people."""
-        done = f"enrolled {self.name}: {self.num_recordings} recordings, {self.speech_s:.1f} s of speech"
+        done = f"enrolled {self.name}: {counted(self.num_recordings, 'recording')}, {self.speech_s:.1f} s of speech"
         few = ["one recording only; with three, half as many right speakers are turned away"]
         doubts = [*_odd_ones(self.disagreeing), *(few if self.num_recordings == 1 else []), *self.doubts]
         return "\n".join([done, *_doubts(doubts)])
@@ -149,6 +149,11 @@ def _doubts(doubts: Sequence[str]) -> list[str]:
 def _rate(rate: float, interval: tuple[float, float] | None) -> str:
     words = _per_cent(rate)
     return words if interval is None else f"{words} ({_per_cent(interval[0])} to {_per_cent(interval[1])})"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 voice", "2 voices"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _per_cent(rate: float) -> str:

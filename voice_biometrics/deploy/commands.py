@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from voice_biometrics.deploy import store_exchange
-from voice_biometrics.deploy.answers import Identification, Verdict
+from voice_biometrics.deploy.answers import Identification, Verdict, counted
 from voice_biometrics.deploy.recognizer import Recognizer, Source
 from voice_biometrics.deploy.store import Store
 from voice_biometrics.errors import InputError
@@ -54,7 +54,8 @@ def list_voices(options: argparse.Namespace) -> Answer:
         for name, voice in sorted(_store(options).items(), key=lambda item: item[0])
     ]
     lines = [
-        f"{voice['name']}: {voice['num_recordings']} recordings, {voice['speech_s']:.1f} s, model {voice['model'][:12]}"
+        f"{voice['name']}: {counted(voice['num_recordings'], 'recording')}, {voice['speech_s']:.1f} s, "
+        f"model {voice['model'][:12]}"
         for voice in voices
     ]
     return Answer("\n".join(lines) or "nobody is enrolled", {"voices": voices})
@@ -74,14 +75,14 @@ def export_voices(options: argparse.Namespace) -> Answer:
     store = _store(options)
     if options.file == STANDARD:
         number = store_exchange.export_voices(store, sys.stdout.buffer)
-        print(f"wrote {number:,} voices", file=sys.stderr)
+        print(f"wrote {counted(number, 'voice')}", file=sys.stderr)
         return Answer("", None)
     with (
         written_whole(Path(options.file)) as temporary,
         open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file,
     ):
         number = store_exchange.export_voices(store, file)
-    return Answer(f"wrote {number:,} voices to {options.file}, not encrypted", {"exported": number})
+    return Answer(f"wrote {counted(number, 'voice')} to {options.file}, not encrypted", {"exported": number})
 
 
 def import_voices(options: argparse.Namespace) -> Answer:
@@ -95,7 +96,7 @@ def import_voices(options: argparse.Namespace) -> Answer:
                 num_new, num_there = store_exchange.import_voices(store, file, options.file)
         except OSError as error:
             raise InputError(f"{options.file}: could not be read ({error.strerror}); check the path") from error
-    words = f"enrolled {num_new:,} voices; {num_there:,} were there already, just the same"
+    words = f"enrolled {counted(num_new, 'voice')}; {num_there:,} there before, just the same"
     return Answer(words, {"imported": num_new, "unchanged": num_there})
 
 
