@@ -255,7 +255,7 @@ def test_an_export_that_fails_leaves_the_folder_before_and_nothing_else(run, mod
         raise KeyboardInterrupt
 
     monkeypatch.setattr(write_folder, "fill", fail)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit):
         export.main([str(run)])
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
     assert not [path for path in run.iterdir() if path.name.startswith(".model")]
