@@ -93,6 +93,16 @@ def test_another_number_of_speakers_is_told(manifests, plain):
     assert "num_speakers is 5, was 4" in made(manifests, num_speakers=5).differences(plain)
 
 
+@pytest.mark.parametrize("more", [["--seed", "7"], ["--train_speakers", "0.5"], ["--crop_every_s", "2"]])
+def test_a_recipe_is_the_same_for_other_seeds_and_other_speakers(manifests, plain, more):
+    assert made(manifests, *more, num_speakers=5).recipe() == plain.recipe()
+
+
+@pytest.mark.parametrize("more", [["--margin_rad", "0.3"], ["--augment_noise", "0.3"], ["--embedding_dim", "8"]])
+def test_a_recipe_is_another_where_training_is(manifests, plain, more):
+    assert made(manifests, *more).recipe() != plain.recipe()
+
+
 def test_a_file_that_the_configuration_names_is_part_of_the_data(manifests, tmp_path):
     start = tmp_path / "start.ckpt"
     start.write_bytes(b"weights")

@@ -22,6 +22,7 @@ def result(seed: int, clean: float, channel: float, num_train_speakers: int = 10
         "num_valid_speakers": NUM_SPEAKERS, "num_parameters": 1000, "num_parameters_with_head": 1200, "macs_3s": 3e8,
         "inference_s": 0.0125, "inference_hardware": "A, 1 thread", "train_s": 600.0, "train_cpu_s": 1200.0,
         "hardware": "A, 2 threads", "num_train_speakers": num_train_speakers,
+        "recipe": "plain",
     }  # fmt: skip
     rated = {name: {"eer": eer, "min_dcf": {"0.01": 10 * eer, "0.05": 5 * eer}} for name, eer in eers.items()}
     return RunResult(seed, {**usual, **rated, **figures}, {name: eer * difficulty + own for name, eer in eers.items()})
@@ -33,8 +34,12 @@ def study() -> Study:
         {
             "ecapa_small": [result(1, 0.060, 0.120), result(2, 0.062, 0.124, train_cpu_s=None)],
             "fbank": [result(1, 0.061, 0.121), result(2, 0.0615, 0.123)],
-            "robust": [result(1, 0.0605, 0.060), result(2, 0.061, 0.062, hardware="B")],
+            "robust": [
+                result(1, 0.0605, 0.060, recipe="robust"),
+                result(2, 0.061, 0.062, recipe="robust", hardware="B"),
+            ],
             "half": [result(1, 0.10, 0.20, num_train_speakers=50)],
+            "robust_half": [result(1, 0.11, 0.21, num_train_speakers=50, recipe="robust")],
         },
         "ecapa_small",
     )
@@ -56,7 +61,7 @@ def test_rows_hold_means_spreads_and_differences_of_hand_made_runs(study):
 
 
 def test_rows_are_sorted_by_the_eer_under_channel(study):
-    assert study.rows["variant"].tolist() == ["robust", "ecapa_small", "fbank", "half"]
+    assert study.rows["variant"].tolist() == ["robust", "ecapa_small", "fbank", "half", "robust_half"]
 
 
 def test_verdicts_tell_real_differences_from_none(study):
@@ -89,7 +94,7 @@ def test_markdown_says_per_cent_the_seeds_and_what_must_be_known(study):
     assert "the base" in next(line for line in text.splitlines() if line.startswith("| `ecapa_small`"))
     assert "25 speakers and over seeds" in text and "3 degrees of freedom" in text
     assert "held-out speakers of the training part" in text
-    assert "With 3 comparisons in each condition about 0.15 intervals" in text
+    assert "With 4 comparisons in each condition about 0.2 intervals" in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
 
@@ -121,12 +126,12 @@ def test_the_picture_fills_only_what_differs(study):
         condition: [line.get_markerfacecolor() != "white" for line in panel.lines if line.get_marker() in "os"]
         for condition, panel in zip(CONDITIONS, panels, strict=True)
     }
-    assert filled == {"clean": [False, True, False, True], "channel": [True, True, False, True]}
+    assert filled == {"clean": [False, True, False, True, True], "channel": [True, True, False, True, True]}
     seeds = [line.get_xdata() for line in panels[1].lines if line.get_marker() == "."]
     assert list(seeds[0]) == pytest.approx([6.0, 6.2])
 
 
-def test_data_size_is_drawn_on_a_logarithmic_axis_for_variants_of_other_size(study):
+def test_data_size_is_drawn_on_a_logarithmic_axis_for_variants_that_differ_in_size_alone(study):
     sizes = study.of_other_size()
     assert sorted(sizes["variant"]) == ["ecapa_small", "half"]
     (axes,) = data_size_figure(sizes).axes

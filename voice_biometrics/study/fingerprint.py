@@ -34,6 +34,8 @@ MANIFESTS = ("train.csv", "valid.csv", "valid_trials.csv")
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr")
 NOT_LEARNT_FROM = ("data_prep/", "voice_biometrics/plots")
 NAMED_MODULE = re.compile(r"!(?:new|name|apply):([\w.]+)")
+DATA_KEYS = {"corpus", "valid_corpus", "train_speakers", "crop_every_s", "num_speakers"}
+NOT_OF_THE_RECIPE = re.compile(r"\b(seed|out_neurons): \d+")
 SHOWN_LENGTH = 40  # characters of a value that is told; of a longer one only the key is
 
 
@@ -60,6 +62,12 @@ class Fingerprint:
         """Return one checksum of everything but the variant's name: runs that share it train the same network."""
         config = {key: value for key, value in self.config.items() if key != "name"}
         return Fingerprint(config, self.data, self.code).sha256()
+
+    def recipe(self) -> str:
+        """Return one checksum of how it is trained, whatever the seed and the speakers it is trained on."""
+        apart = DATA_KEYS | {"name", "seed", "__set_seed"}
+        lines = [f"{key}: {value}" for key, value in sorted(self.config.items()) if key not in apart]
+        return digest(NOT_OF_THE_RECIPE.sub(r"\1: any", "\n".join(lines)).encode())
 
     def sha256(self) -> str:
         """Return one checksum of everything."""

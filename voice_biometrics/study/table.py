@@ -6,7 +6,7 @@ mean over seeds (a fraction), ``_lower`` and ``_upper``, its 95 % interval over 
 the p-value of no difference corrected for the number of variants, ``_verdict``; ``_seeds``, the EER of each seed, and
 ``min_dcf_<prior>_<condition>``. Then ``num_train_speakers``, ``num_parameters`` (embedding network),
 ``num_parameters_with_head``, ``macs_3s``, ``train_s``, ``train_cpu_s`` and ``inference_s`` (medians over seeds, in
-seconds), ``hardware``, ``inference_hardware``.
+seconds), ``hardware``, ``inference_hardware``, and ``recipe``, equal for variants that differ in their data alone.
 """
 
 import json
@@ -50,6 +50,7 @@ class RunResult:
             "train_cpu_s": state.train_cpu_s,
             "hardware": state.hardware,
             "num_train_speakers": run.num_speakers,
+            "recipe": run.fingerprint.recipe(),
         }
         return cls(run.seed, figures, {name: np.load(folder / f"{name}.npy") for name in CONDITIONS})
 
@@ -90,10 +91,11 @@ class Study:
         return cls(rows, base, num_speakers, relative_sd, spreads["clean"].num_spread)
 
     def of_other_size(self) -> pd.DataFrame:
-        """Return the rows of the base and of the variants that were trained on another number of speakers."""
-        usual = self.rows.loc[self.rows["variant"] == self.base, "num_train_speakers"]
-        is_other = ~self.rows["num_train_speakers"].isin(usual)
-        return self.rows[is_other | (self.rows["variant"] == self.base)]
+        """Return the rows of the base and of the variants that differ in the number of training speakers alone."""
+        is_base = self.rows["variant"] == self.base
+        is_alike = self.rows["recipe"].isin(self.rows.loc[is_base, "recipe"])
+        is_other = ~self.rows["num_train_speakers"].isin(self.rows.loc[is_base, "num_train_speakers"])
+        return self.rows[is_base | (is_alike & is_other)]
 
 
 def _facts(runs: Sequence[RunResult]) -> dict:
@@ -106,7 +108,7 @@ def _facts(runs: Sequence[RunResult]) -> dict:
         facts[f"eer_{condition}_sd"] = np.std(eers, ddof=1) if len(eers) > 1 else np.nan
         dcfs = pd.DataFrame([run.figures[condition]["min_dcf"] for run in runs]).mean()
         facts |= {f"min_dcf_{prior}_{condition}": value for prior, value in dcfs.items()}
-    facts["num_train_speakers"] = figures["num_train_speakers"].iloc[0]
+    facts |= {name: figures[name].iloc[0] for name in ("num_train_speakers", "recipe")}
     facts |= {name: figures[name].astype(float).median() for name in COSTS}
     return facts | {name: "; ".join(sorted(set(figures[name]))) for name in ("hardware", "inference_hardware")}
 
