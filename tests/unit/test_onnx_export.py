@@ -40,8 +40,9 @@ def make_modules(features="mfcc", seed=0, network=ECAPA_TDNN, **options):
         "attention_channels": 8,
         "res2net_scale": 4,
         "se_channels": 4,
+        "lin_neurons": DIMS,
     } | options
-    model = network(width, lin_neurons=DIMS, **options)
+    model = network(width, **options)
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d)):
         torch.nn.init.normal_(norm.weight, 0.5, 0.5)
         torch.nn.init.normal_(norm.bias)
@@ -174,14 +175,18 @@ def least_cosine(folder, waves):
     return min(a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs)
 
 
-def test_int8_keeps_front_end_and_first_and_last_layer_exact_and_quantises_the_others_to_7_bits(tmp_path):
-    export_onnx(make_modules(channels=[64, 64, 64, 64, 96]), DIMS, tmp_path / "a.onnx")
+def test_int8_keeps_front_end_narrow_layers_and_the_last_exact_and_quantises_the_others_to_7_bits(tmp_path):
+    wide = make_modules(channels=[128, 128, 128, 128, 160], attention_channels=128, lin_neurons=128)
+    export_onnx(wide, 128, tmp_path / "a.onnx")
     quantise(tmp_path / "a.onnx", tmp_path / "a.int8.onnx")
     exact, quantised = (onnx.load(tmp_path / name).graph for name in ("a.onnx", "a.int8.onnx"))
-    layers = [node.name for node in exact.node if node.op_type == "Gemm"]
+    channels = {constant.name: constant.dims for constant in exact.initializer}
+    layers = {node.name: min(channels[node.input[1]]) for node in exact.node if node.op_type == "Gemm"}
     integer = [node.name for node in quantised.node if node.op_type == "MatMulInteger"]
-    assert len(integer) == len(layers) - 2 > 10
-    assert not any(name.startswith("front_end/") or layers[0] in name or layers[-1] in name for name in integer)
+    *_, last = layers
+    for name, least in layers.items():
+        assert any(name in other for other in integer) == (least >= 100 and name != last), name
+    assert len(integer) == 10 and not any(name.startswith("front_end/") for name in integer)
     weights = [onnx.numpy_helper.to_array(item) for item in quantised.initializer if item.data_type == 3]
     weights = [weight for weight in weights if weight.ndim == 2]
     assert len(weights) == len(integer) and all(np.abs(weight).max() <= 64 for weight in weights)
