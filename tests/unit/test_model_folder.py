@@ -89,6 +89,24 @@ def test_a_file_that_the_sums_leave_out_is_named(folder):
         read_model_folder(folder)
 
 
+def test_a_file_of_no_use_here_that_the_sums_leave_out_is_named(folder):
+    (folder / "speechbrain" / "more.yaml").write_text("a: b")
+    with pytest.raises(InputError, match=r"speechbrain/more.yaml: not listed in SHA256SUMS"):
+        read_model_folder(folder)
+
+
+def test_a_hidden_file_is_no_part_of_the_folder(folder):
+    (folder / ".DS_Store").write_text("x")
+    assert read_model_folder(folder).name == "toy"
+
+
+def test_sums_that_were_cut_short_are_refused(folder):
+    sums = (folder / SUMS_NAME).read_text()
+    (folder / SUMS_NAME).write_text(sums.removesuffix("\n"))
+    with pytest.raises(InputError, match="SHA256SUMS: expected a newline at its end"):
+        read_model_folder(folder)
+
+
 @pytest.mark.parametrize("name", ["../outside", "speechbrain/../../outside", "/etc/passwd", "a b"])
 def test_a_path_that_climbs_out_is_refused(folder, name):
     (folder.parent / "outside").write_text("x")
@@ -100,11 +118,11 @@ def test_a_path_that_climbs_out_is_refused(folder, name):
 
 def test_a_link_that_leads_out_is_refused_and_one_that_stays_inside_is_not(folder):
     inside, outside = folder / "embedder.onnx", folder.parent / "outside.onnx"
-    inside.rename(folder / "other.onnx")
-    inside.symlink_to("other.onnx")
+    inside.rename(folder / ".other.onnx")
+    inside.symlink_to(".other.onnx")
     assert read_model_folder(folder).name == "toy"
     inside.unlink()
-    (folder / "other.onnx").rename(outside)
+    (folder / ".other.onnx").rename(outside)
     inside.symlink_to(outside)
     with pytest.raises(InputError, match="embedder.onnx: a symbolic link leads out"):
         read_model_folder(folder)

@@ -25,7 +25,7 @@ ADVICE = "take a fresh copy of the model folder, or export it again"
 
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` for every file of ``folder`` and below."""
-    names = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {SUMS_NAME})
+    names = sorted(_names_of_files(folder))
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     with written_whole(folder / SUMS_NAME) as temporary:
         temporary.write_text("".join(lines), encoding="ascii")
@@ -38,18 +38,21 @@ def read_checked_files(folder: Path, keep: Mapping[str, int]) -> dict[str, bytes
 
     Arguments
     ---------
-    folder : the model folder; files that are not listed are not looked at.
+    folder : the model folder.
     keep : name -> largest size in bytes; each must be listed.
 
     Raises
     ------
-    InputError : a file is missing, unlisted, too large, no plain file, outside the folder (by its path or a symbolic
-        link), or differs from its checksum; it is named.
+    InputError : a file is missing, unlisted (hidden ones apart), too large, no plain file, outside the folder (by its
+        path or a symbolic link), or differs from its checksum; it is named.
     """
     sums = _read_sums(folder)
     missing = sorted(set(keep) - set(sums))
     if missing:
         raise InputError(f"{folder / SUMS_NAME}: expected a line for {missing[0]}, found none; {ADVICE}")
+    unlisted = sorted(_names_of_files(folder) - set(sums))
+    if unlisted:
+        raise InputError(f"{folder / unlisted[0]}: not listed in {SUMS_NAME}; take it out of the folder, or {ADVICE}")
     contents = {}
     for name, expected in sums.items():
         content = _read_bounded(folder, name, keep.get(name, MAX_FILE_BYTES))
@@ -61,6 +64,12 @@ def read_checked_files(folder: Path, keep: Mapping[str, int]) -> dict[str, bytes
     return contents
 
 
+def _names_of_files(folder: Path) -> set[str]:
+    """Return the paths in the folder of all that is to be listed: every file but the list, and hidden ones."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in paths if not path.name.startswith(".")} - {SUMS_NAME}
+
+
 def _read_sums(folder: Path) -> dict[str, str]:
     """Return path -> checksum."""
     path = folder / SUMS_NAME
@@ -68,7 +77,10 @@ def _read_sums(folder: Path) -> dict[str, str]:
         raise InputError(f"{folder}: expected a model folder, found none; make one with export.py")
     text = _read_bounded(folder, SUMS_NAME, MAX_SUMS_BYTES).decode("ascii", errors="replace")
     sums: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    *lines, rest = text.split("\n")
+    if rest:
+        raise InputError(f"{path}: expected a newline at its end, found none: cut short; {ADVICE}")
+    for number, line in enumerate(lines, start=1):
         match = SUMS_LINE.fullmatch(line)
         if match is None or ".." in PurePosixPath(match[2]).parts:
             raise InputError(f"{path}, line {number}: expected '<sha256>  <path in the folder>'; {ADVICE}")
