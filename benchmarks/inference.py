@@ -59,7 +59,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("pretrained"))
     parser.add_argument("--audio", type=Path, default=Path("../shared/corpora/speechocean762/WAVE"))
-    parser.add_argument("--repeats", type=int, default=10, help="of a whole process")
+    parser.add_argument("--repeats", type=int, default=10, help="of a whole process, or a whole folder")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--files", type=int, default=2500)
     parser.add_argument("--voices", type=int, default=1_000_000)
@@ -90,7 +90,7 @@ def folder_rows(options: argparse.Namespace) -> Iterator[Row]:
     """Files to embeddings."""
     for name in NAMES:
         found = measure(name, "folder", options)
-        words = "" if found is None else f"{found['files_per_s']:,.0f} files/s ({found['files']:,} files)"
+        words = "" if found is None else _files_per_second(found)
         yield _row("folder to embeddings, 2 threads", name, "folder", words)
 
 
@@ -114,7 +114,7 @@ def measure(name: str, job: str, options: argparse.Namespace) -> dict[str, float
     threads = 1 if job == "utterance" else 2
     files = options.files if name.startswith("onnx") else min(options.files, PEER_FILES)
     given = {"model": options.model, "audio": options.audio, "seconds": options.seconds, "files": files}
-    given |= {"voices": options.voices, "threads": threads}
+    given |= {"voices": options.voices, "threads": threads, "repeats": options.repeats}
     flags = [text for key, value in given.items() for text in (f"--{key}", str(value))]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     call = [sys.executable, __file__, *flags, "--job", name, job]
@@ -136,6 +136,11 @@ def _seconds(found: dict[str, float]) -> str:
 
 def _milliseconds(found: dict[str, float]) -> str:
     return f"{1000 * found['fastest_s']:.2f} ms (median {1000 * found['median_s']:.2f})"
+
+
+def _files_per_second(found: dict[str, float]) -> str:
+    fastest, median = (found["files"] / found[f"{key}_s"] for key in ("fastest", "median"))
+    return f"{fastest:,.0f} files/s (median {median:,.0f}; {found['files']:,} files)"
 
 
 if __name__ == "__main__":

@@ -172,17 +172,20 @@ def _summary(times_s: list[float]) -> dict[str, float]:
 
 
 def time_folder(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Decode and embed files; files a second. Ours side by side, the others one by one with all threads for each."""
+    """Decode and embed files, ``--repeats`` times. Ours side by side, others one by one with all threads for each."""
     embed, files = EMBEDDERS[name](options), files_of(options)[: options.files]
     embed(speech_of(options, 3.0))
     readers = [partial(read_audio, file, SAMPLE_RATE) for file in files]
-    start = time.perf_counter()
-    if hasattr(embed, "embed_many"):
-        embed.embed_many(readers, num_threads=options.threads)
-    else:
-        for read in readers:
-            embed(read())
-    return {"files_per_s": len(files) / (time.perf_counter() - start), "files": len(files)}
+    times_s = []
+    for _ in range(options.repeats):
+        start = time.perf_counter()
+        if hasattr(embed, "embed_many"):
+            embed.embed_many(readers, num_threads=options.threads)
+        else:
+            for read in readers:
+                embed(read())
+        times_s.append(time.perf_counter() - start)
+    return _summary(times_s) | {"files": len(files)}
 
 
 def files_of(options: argparse.Namespace) -> list[Path]:
