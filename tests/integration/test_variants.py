@@ -63,7 +63,7 @@ def changes_of(name: str, request) -> dict:
         return {"pretrained": request.getfixturevalue("base_run"), "frozen_epochs": 0}
     if name == "transfer_speechbrain":
         return {"pretrained": request.getfixturevalue("published"), "frozen_epochs": 0}
-    if name.endswith("plus_librispeech"):
+    if "," in read_command_line([str(ABLATIONS / f"{name}.yaml")], "").settings["corpus"]:
         folders = f"{request.getfixturevalue('corpus')},{request.getfixturevalue('further_corpus')}"
         corpora = {"corpus": "speaker_folders,speaker_folders", "valid_corpus": "speaker_folders"}
         return {**corpora, "data_folder": folders}
