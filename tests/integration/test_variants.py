@@ -57,13 +57,14 @@ def further_corpus(tmp_path_factory) -> Path:
     return write_speakers(tmp_path_factory.mktemp("further"), 3, num_utterances=1, duration_s=1.5, first_speaker=8)
 
 
-def changes_of(name: str, request) -> dict:
+def changes_of(path: Path, request) -> dict:
     """What a variant cannot know by itself: the folder of another network or corpus, how few utterances there are."""
+    name = path.stem
     if name in ("large_margin", "transfer"):
         return {"pretrained": request.getfixturevalue("base_run"), "frozen_epochs": 0}
     if name == "transfer_speechbrain":
         return {"pretrained": request.getfixturevalue("published"), "frozen_epochs": 0}
-    if "," in read_command_line([str(ABLATIONS / f"{name}.yaml")], "").settings["corpus"]:
+    if "," in read_command_line([str(path)], "").settings["corpus"]:
         folders = f"{request.getfixturevalue('corpus')},{request.getfixturevalue('further_corpus')}"
         corpora = {"corpus": "speaker_folders,speaker_folders", "valid_corpus": "speaker_folders"}
         return {**corpora, "data_folder": folders}
@@ -82,7 +83,7 @@ def published(tmp_path) -> Path:
 
 @pytest.mark.parametrize("path", [BEST, *sorted(ABLATIONS.glob("*.yaml"))], ids=lambda path: path.stem)
 def test_each_variant_trains_and_evaluates(corpus, tmp_path, path, request):
-    changes = {"data_folder": corpus} | changes_of(path.stem, request)
+    changes = {"data_folder": corpus} | changes_of(path, request)
     given = arguments(path, output_folder=tmp_path / "run", **changes)
     train.main(given)
     losses = pd.read_csv(tmp_path / "run" / "metrics.csv")["train_loss"]
