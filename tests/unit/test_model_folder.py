@@ -96,7 +96,9 @@ def test_a_file_of_no_use_here_that_the_sums_leave_out_is_named(folder):
 
 
 def test_a_hidden_file_is_no_part_of_the_folder(folder):
-    (folder / ".DS_Store").write_text("x")
+    (folder / ".git").mkdir()
+    for name in (".DS_Store", ".git/config"):
+        (folder / name).write_text("x")
     assert read_model_folder(folder).name == "toy"
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import run_ablations
 from tests.conftest import write_speakers
+from voice_biometrics.run_folder import only_run_in
 from voice_biometrics.study import plan, processes, runner
-from voice_biometrics.study.processes import last_lines
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,8 +71,7 @@ def scripts(tmp_path) -> Path:
 def study(scripts, monkeypatch, capsys):
     """Runs ``run_ablations.py`` with the stand-ins; returns exit status and what was printed."""
     monkeypatch.chdir(ROOT)
-    real = runner.Runner
-    train, evaluate = scripts / "train.py", scripts / "evaluate.py"
+    real, train, evaluate = runner.Runner, scripts / "train.py", scripts / "evaluate.py"
     monkeypatch.setattr(run_ablations, "Runner", lambda _, __, *rest: real(train, evaluate, *rest))
     monkeypatch.setattr(processes, "POLL_S", 0.05)
 
@@ -171,9 +170,8 @@ def test_a_failed_variant_is_told_with_its_last_lines_and_the_others_go_on(study
     status, printed = study(str(scripts / "bad.yaml"), good(scripts), "--seeds", "1")
     assert status == 1
     assert "FAILED  bad, seed 1: training ended with status 1" in printed
-    assert (
-        "error: this variant cannot be trained" in printed and "progress 2" in printed and "progress 1" not in printed
-    )
+    assert "error: this variant cannot be trained" in printed
+    assert "progress 2" in printed and "progress 1" not in printed
     assert sorted(pd.read_csv(scripts / "study" / "ablations.csv")["variant"]) == ["good", "tiny"]
     status, printed = study(str(scripts / "bad.yaml"), good(scripts), "--seeds", "1")
     assert status == 1 and actions(printed)["bad, seed 1"] == "go on: after epoch 0 of 2"
@@ -234,8 +232,6 @@ def test_a_killed_study_leaves_no_training_behind_and_goes_on(study, scripts):
 
 
 def test_two_studies_in_one_folder_are_refused(study, scripts):
-    from voice_biometrics.run_folder import only_run_in
-
     with only_run_in(scripts / "study"):
         status, printed = study("--seeds", "1")
     assert status == 2 and "another run is going on in this folder" in printed
@@ -300,4 +296,4 @@ def test_own_seeds_and_the_order_of_runs(monkeypatch):
 
 def test_last_lines_show_what_a_progress_bar_showed_last(tmp_path):
     (tmp_path / "log").write_bytes(b"".join(b"line %d\n" % i for i in range(20)) + b"0 %\r50 %\r99 %\n\nerror: \xff\n")
-    assert last_lines(tmp_path / "log")[-3:] == ["line 19", "99 %", "error: \ufffd"]
+    assert processes.last_lines(tmp_path / "log")[-3:] == ["line 19", "99 %", "error: \ufffd"]

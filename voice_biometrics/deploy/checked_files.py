@@ -65,9 +65,9 @@ def read_checked_files(folder: Path, keep: Mapping[str, int]) -> dict[str, bytes
 
 
 def _names_of_files(folder: Path) -> set[str]:
-    """Return the paths in the folder of all that is to be listed: every file but the list, and hidden ones."""
+    """Return the paths in the folder of all that is to be listed: every file but the list, and what is hidden."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in paths if not path.name.startswith(".")} - {SUMS_NAME}
+    return {path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)} - {SUMS_NAME}
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
