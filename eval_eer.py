@@ -31,16 +31,16 @@ from typing import NoReturn
 
 import pandas as pd
 
-from data_prep.manifest import read_manifest
-from voice_biometrics.comparison import speakers_of_targets
-from voice_biometrics.conditions import CLEAN, Condition, conditions_named
-from voice_biometrics.errors import InputError, tell_input_errors
-from voice_biometrics.evaluation import Evaluation, evaluate
-from voice_biometrics.evaluation_report import Subject, say, write_evaluation
-from voice_biometrics.metrics import USUAL_COSTS, Cost
-from voice_biometrics.operating_points import DOOR, SMART_SPEAKER, CustomUse, Use
-from voice_biometrics.scored_trials import ScoredTrials
-from voice_biometrics.trial_scores import read_scores, write_scores
+from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.common.manifest import read_manifest
+from voice_biometrics.evaluation.comparison import speakers_of_targets
+from voice_biometrics.evaluation.conditions import CLEAN, Condition, conditions_named
+from voice_biometrics.evaluation.evaluate import Evaluation, evaluate
+from voice_biometrics.metrics.error_rates import USUAL_COSTS, Cost
+from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER, CustomUse, Use
+from voice_biometrics.report.sections import Subject, say, write_evaluation
+from voice_biometrics.scoring.score_files import read_scores, write_scores
+from voice_biometrics.scoring.scored_trials import ScoredTrials
 
 ID_AND_SPEAKER = ("ID", "spk_id")
 ENDING = re.compile(r"(\.csv|\.csv\.gz|\.parquet)$")
@@ -104,7 +104,7 @@ def judge_scores(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluati
 
 def judge_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
     """Embed the utterances of the trials with the best checkpoint of a run, score and judge."""
-    from voice_biometrics.trained_run import TrainedRun  # here, since score files need not wait for PyTorch
+    from voice_biometrics.evaluation.trained_run import TrainedRun  # here, since score files need not wait for PyTorch
 
     conditions = conditions_of(options)
     run = TrainedRun.from_command_line(rest, __doc__)

@@ -23,10 +23,10 @@ from typing import NoReturn
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
-from voice_biometrics.deploy.finished_run import FinishedRun, run_of_command_line
-from voice_biometrics.deploy.model_folder import NAME, ModelFolder
-from voice_biometrics.deploy.write_folder import write_model_folder
-from voice_biometrics.errors import InputError, tell_input_errors
+from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.evaluation.trained_run import FinishedRun, run_of_command_line
+from voice_biometrics.export.package import write_model_folder
+from voice_biometrics.inference.model_folder import NAME, ModelFolder
 
 
 @tell_input_errors

@@ -29,18 +29,21 @@ from pathlib import Path
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
-from voice_biometrics.errors import InputError, tell_input_errors
-from voice_biometrics.run_folder import only_run_in
-from voice_biometrics.study.markdown import write_markdown
-from voice_biometrics.study.pictures import plot_data_size, plot_variants
-from voice_biometrics.study.plan import Request, Task, find_variants, split_overrides
-from voice_biometrics.study.prepare import plan_tasks
-from voice_biometrics.study.processes import ROOT
-from voice_biometrics.study.runner import Failure, Runner, make_places
-from voice_biometrics.study.table import Study, read_results, write_csv
+from voice_biometrics.ablation.plan import Request, Task, find_variants, plan_tasks, split_overrides
+from voice_biometrics.ablation.results import (
+    Study,
+    plot_data_size,
+    plot_variants,
+    read_results,
+    write_csv,
+    write_markdown,
+)
+from voice_biometrics.ablation.runner import ROOT, Failure, Runner, make_places
+from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.experiment.run_folder import only_run_in
 
 TRAINING = ROOT / "train.py"
-EVALUATION = ROOT / "voice_biometrics" / "study" / "evaluation.py"
+EVALUATION = ROOT / "voice_biometrics" / "ablation" / "score_run.py"
 
 
 @tell_input_errors

@@ -29,17 +29,17 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import ddp_init_group, if_main_process, run_on_main
 
-from data_prep.prepare import prepare, read_record
+from data_prep.prepare import prepare
 from data_prep.settings import Settings
-from voice_biometrics.batches import loading_options
-from voice_biometrics.brain import HeldOut, SpeakerBrain
-from voice_biometrics.dataio import CropReader, training_dataset
-from voice_biometrics.errors import tell_input_errors
-from voice_biometrics.hparams import Run, read_command_line
-from voice_biometrics.machine import keep_freed_memory, resolve_precision
+from voice_biometrics.common.errors import tell_input_errors
+from voice_biometrics.common.manifest import read_record
+from voice_biometrics.experiment.hparams import Run, read_command_line
+from voice_biometrics.experiment.run_folder import only_run_in, read_epochs, record_hparams, resolve_hparams
 from voice_biometrics.models.fast_ecapa import speed_up
-from voice_biometrics.run_folder import only_run_in, read_epochs, record_hparams, resolve_hparams
-from voice_biometrics.transfer import check_transfer, start_from
+from voice_biometrics.training.brain import HeldOut, SpeakerBrain
+from voice_biometrics.training.dataio import CropReader, loading_options, training_dataset
+from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
+from voice_biometrics.training.transfer import check_transfer, start_from
 
 
 @tell_input_errors

@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
 
 def answer(arguments: list[str]) -> int:
     """Do what the command line asks, say it, and return the exit status."""
-    from voice_biometrics.deploy.commands import COMMANDS  # here, so that `main` sees when a package is missing
-    from voice_biometrics.errors import InputError
+    from voice_biometrics.common.errors import InputError
+    from voice_biometrics.inference.cli import COMMANDS  # here, so that `main` sees when a package is missing
 
     options = parse_options(arguments, {name: positional for name, (_, positional) in COMMANDS.items()})
     try:

@@ -24,11 +24,10 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 import torch
 from speechbrain.augment.time_domain import AddNoise, SpeedPerturb
 
-from voice_biometrics.augmentation import Augmentation
-from voice_biometrics.augmentation_features import masked
-from voice_biometrics.dataio import CropReader, training_dataset
-from voice_biometrics.hparams import read_command_line
-from voice_biometrics.machine import keep_freed_memory, resolve_precision
+from voice_biometrics.augmentation.augment import Augmentation, masked
+from voice_biometrics.experiment.hparams import read_command_line
+from voice_biometrics.training.dataio import CropReader, training_dataset
+from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
 
 NUM_CROPS = 128
 SPEEDS = [0.9, 1.0, 1.1]
@@ -38,7 +37,7 @@ ALONE = {"room": {"room": 1}, "noise": {"noise": 1}, "channel": {"channel": 1}, 
 def main(manifest: Path, data_folder: str, num_rounds: int) -> None:
     """Time all jobs in turn and print a table."""
     keep_freed_memory()
-    hparams = read_command_line(["hparams/ablations/augment_all.yaml"], __doc__).build(100)
+    hparams = read_command_line(["hparams/ablations/augmentation/augment_all.yaml"], __doc__).build(100)
     settings = {"reading alone": {}, "speeds": {"speeds": SPEEDS}} | ALONE
     jobs = {
         name: reading(manifest, data_folder, hparams, Augmentation(hparams["sample_rate"], 1, **chosen))

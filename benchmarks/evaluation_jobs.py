@@ -26,8 +26,8 @@ def scored_trials(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def metrics(size: int, seed: int, trials: Path) -> float:
     """EER, minDCF at two costs and C_llr of a list of scores."""
-    from voice_biometrics.llr_metrics import cllr
-    from voice_biometrics.metrics import summary
+    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.metrics.llr import cllr
 
     scores, is_target = scored_trials(size, seed)
     start = time.perf_counter()
@@ -61,10 +61,10 @@ def score_list(cohort_size: int, seed: int, trials: Path) -> float:
     """From a trial list on disk to EER and minDCF; with AS-norm of the top 300 where there is a cohort."""
     import pandas as pd
 
-    from data_prep.trials import read_trials
-    from voice_biometrics.metrics import summary
-    from voice_biometrics.score_normalisation import as_norm_scores
-    from voice_biometrics.scoring import cosine_scores
+    from voice_biometrics.common.trial_lists import read_trials
+    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.scoring.as_norm import as_norm_scores
+    from voice_biometrics.scoring.cosine import cosine_scores
 
     listed = read_trials(trials)
     utt_ids = pd.Index(pd.unique(pd.concat([listed["enrol_id"], listed["test_id"]])))
@@ -109,8 +109,8 @@ def score_list_one_by_one(cohort_size: int, seed: int, trials: Path) -> float:
 
 def all_pairs(size: int, seed: int, trials: Path) -> float:
     """Every pair of embeddings to the EER."""
-    from voice_biometrics.metrics import error_rates
-    from voice_biometrics.scoring import cosine_scores
+    from voice_biometrics.metrics.error_rates import error_rates
+    from voice_biometrics.scoring.cosine import cosine_scores
 
     embeddings, speaker = random_embeddings(size, seed), np.arange(size) % 500
     start = time.perf_counter()
@@ -131,8 +131,8 @@ def speaker_trials(size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def bootstrap(size: int, seed: int, trials: Path) -> float:
     """1,000 replicates over speakers: EER, two minDCFs, FAR and FRR at a threshold, FRR at three FARs."""
-    from voice_biometrics import measures
-    from voice_biometrics.intervals import bootstrap_intervals
+    from voice_biometrics.metrics import resampling as measures
+    from voice_biometrics.metrics.bootstrap import bootstrap_intervals
 
     wanted = {"eer": measures.Eer(), "far": measures.far_at(2.0), "frr": measures.frr_at(2.0)}
     wanted |= {f"min_dcf_{prior}": measures.MinDcf(prior) for prior in (0.01, 0.05)}
@@ -145,7 +145,7 @@ def bootstrap(size: int, seed: int, trials: Path) -> float:
 
 def bootstrap_by_repetition(size: int, seed: int, trials: Path) -> float:
     """Two replicates the plain way: the trials repeated as often as drawn, sorted, their EER and minDCF taken."""
-    from voice_biometrics.metrics import summary
+    from voice_biometrics.metrics.error_rates import summary
 
     scores, is_target, enrol, test = speaker_trials(size, seed)
     rng = np.random.default_rng(seed)
@@ -192,7 +192,7 @@ def read_file(read: Callable[[Path], object]) -> Callable[[int, int, Path], floa
 
 def read_ours(path: Path) -> object:
     """By blocks, checked, each ID kept once."""
-    from voice_biometrics.trial_scores import read_scores
+    from voice_biometrics.scoring.score_files import read_scores
 
     return read_scores(path)
 
@@ -211,7 +211,7 @@ def groups(size: int, seed: int, trials: Path) -> float:
     """Rates by gender (also across), age, language and duration, of 200 speakers, with intervals: 25 groups."""
     import pandas as pd
 
-    from voice_biometrics.groups import measure_groups
+    from voice_biometrics.evaluation.groups import measure_groups
 
     rng = np.random.default_rng(seed)
     speaker = np.repeat(np.arange(200), 20)

@@ -37,10 +37,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from voice_biometrics.audio import read_audio
-from voice_biometrics.deploy import Recognizer
-from voice_biometrics.deploy.checked_files import SUMS_NAME, write_sums
-from voice_biometrics.errors import InputError
+from voice_biometrics.common.audio import read_audio
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.inference import Recognizer
+from voice_biometrics.inference.model_folder import SUMS_NAME, write_sums
 
 BATCH = 500
 TIMEOUT_S = 60.0

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evaluation import processor  # noqa: E402
 
-from voice_biometrics.deploy.gallery import Gallery  # noqa: E402
-from voice_biometrics.deploy.store import Store  # noqa: E402
-from voice_biometrics.deploy.templates import Template  # noqa: E402
+from voice_biometrics.inference.gallery import Gallery  # noqa: E402
+from voice_biometrics.inference.store import Store  # noqa: E402
+from voice_biometrics.inference.voiceprints import Template  # noqa: E402
 
 DIMS = 192
 FINGERPRINT = "ab" * 32

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from evaluation import processor
 from inference_jobs import JOBS, NOT_INSTALLED, cold_commands, time_process, two_files
 
-from voice_biometrics.deploy.model_folder import read_model_folder
+from voice_biometrics.inference.model_folder import read_model_folder
 
 NAMES = {
     "onnx_fp32": "this model, embedder.onnx",

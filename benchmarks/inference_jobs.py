@@ -16,7 +16,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from voice_biometrics.audio import read_audio
+from voice_biometrics.common.audio import read_audio
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_RATE = 16000
@@ -39,8 +39,8 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 def onnx(precision: str, options: argparse.Namespace) -> Embed:
     """The model folder, by ONNX Runtime."""
-    from voice_biometrics.deploy.embedder import Embedder
-    from voice_biometrics.deploy.model_folder import read_model_folder
+    from voice_biometrics.inference.embedder import Embedder
+    from voice_biometrics.inference.model_folder import read_model_folder
 
     return Embedder(read_model_folder(options.model), precision)
 

@@ -24,13 +24,13 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from voice_biometrics.audio import read_audio, repeat_to
-from voice_biometrics.deploy.embedder import Embedder
-from voice_biometrics.deploy.finished_run import FinishedRun
-from voice_biometrics.deploy.model_folder import read_model_folder
-from voice_biometrics.embedding import MIN_DURATION_S, embed
-from voice_biometrics.metrics import equal_error_rate
-from voice_biometrics.trial_scores import score_trials
+from voice_biometrics.common.audio import read_audio, repeat_to
+from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.inference.embedder import Embedder
+from voice_biometrics.inference.model_folder import read_model_folder
+from voice_biometrics.metrics.error_rates import equal_error_rate
+from voice_biometrics.scoring.cosine import score_trials
+from voice_biometrics.scoring.embeddings import MIN_DURATION_S, embed
 
 DURATIONS_S = np.geomspace(0.5, 60.0, 25)
 REFERENCE = "run folder"

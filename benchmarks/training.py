@@ -5,7 +5,8 @@
 - ours: what ``train.py hparams/ecapa_small.yaml`` does in a step, reading the audio included;
 - SpeechBrain: the same network, features, head, batch and crops in a plain SpeechBrain loop as in its VoxCeleb recipe:
   fp32, its reading of audio, its default of everything;
-- original: that loop with the original project's network and features (``hparams/ablations/original.yaml``), on whole
+- original: that loop with the original project's network and features (``hparams/ablations/network/original.yaml``),
+on whole
   utterances padded to the longest of the batch.
 
 Data: speechocean762 in ``../shared/corpora`` where it is, else the demo voices, which are made first. Each round runs
@@ -40,14 +41,14 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 
 import train
 from data_prep.settings import Settings
-from voice_biometrics.batches import loading_options
-from voice_biometrics.hparams import Run, read_command_line
-from voice_biometrics.machine import keep_freed_memory
+from voice_biometrics.experiment.hparams import Run, read_command_line
+from voice_biometrics.training.dataio import loading_options
+from voice_biometrics.training.optimisation import keep_freed_memory
 
 JOBS = {
     "ours": "hparams/ecapa_small.yaml",
     "SpeechBrain": "hparams/ecapa_small.yaml",
-    "original": "hparams/ablations/original.yaml",
+    "original": "hparams/ablations/network/original.yaml",
 }
 SPEECHOCEAN762 = Path("../shared/corpora/speechocean762")
 

@@ -1,29 +1,6 @@
-"""Prepare a corpus without training: ``python -m data_prep HPARAMS [--key value ...]``.
+"""``python -m data_prep ...`` is ``python prepare.py ...``."""
 
-Writes the manifests and trial lists of the run folder that ``train.py`` with the same arguments would use. Any key of
-the hparams file can be overridden; those that matter are ``corpus``, ``data_folder``, ``trial_list``,
-``valid_speakers``, ``test_speakers`` and ``split_seed``.
-"""
-
-import logging
-import sys
+import runpy
 from pathlib import Path
 
-from data_prep.prepare import prepare
-from data_prep.settings import Settings
-from voice_biometrics.errors import tell_input_errors
-from voice_biometrics.hparams import read_command_line
-
-
-@tell_input_errors
-def main(arguments: list[str]) -> None:
-    """Prepare the corpus that the hparams name."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run = read_command_line(arguments, __doc__)
-    folder = Path(run.settings["manifest_folder"])
-    prepare(Settings.from_hparams(run.settings), folder)
-    print(f"Manifests and trial lists are in {folder}\nNext: python train.py {run.command_line}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+runpy.run_path(str(Path(__file__).parents[1] / "prepare.py"), run_name="__main__")

@@ -5,16 +5,13 @@ reads metadata, never audio; ``data_prep.prepare`` does the rest for all of them
 checks and writing.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from voice_biometrics.errors import InputError
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # what libsndfile reads
-FOREIGN_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma", ".sph", ".amr")  # speech, but to be converted first
+from voice_biometrics.common.audio_files import list_audio, without_suffix
+from voice_biometrics.common.errors import InputError
 
 
 class Utterance(NamedTuple):
@@ -43,41 +40,6 @@ def need_folder(folder: Path, expected: str) -> Path:
         found = "a file" if folder.exists() else "nothing"
         raise InputError(f"{folder}: expected a folder ({expected}), found {found}; check --data_folder")
     return folder
-
-
-def list_audio(folder: Path) -> list[str]:
-    """Return the audio files below ``folder``, relative to it, sorted; InputError when there are none."""
-    paths, foreign = [], []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        below = "" if Path(parent) == folder else Path(parent).relative_to(folder).as_posix() + "/"
-        for name in files:
-            if name.startswith("."):  # macOS leaves ._copies
-                continue
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in AUDIO_SUFFIXES:
-                paths.append(below + name)
-            elif suffix in FOREIGN_SUFFIXES:
-                foreign.append(below + name)
-    if not paths:
-        raise InputError(_no_audio(folder, foreign))
-    return sorted(paths)
-
-
-def _no_audio(folder: Path, foreign: list[str]) -> str:
-    """Say what was looked for in vain, and how to convert what was found instead."""
-    expected = f"{folder}: expected audio ({', '.join(AUDIO_SUFFIXES)}), found none"
-    if not foreign:
-        return f"{expected}; check --data_folder"
-    return (
-        f"{expected}, but {len(foreign)} files such as {foreign[0]}; convert them first, for instance: "
-        'find . -name "*.m4a" | while read -r f; do ffmpeg -nostdin -i "$f" -ac 1 -ar 16000 "${f%.*}.wav"; done'
-    )
-
-
-def without_suffix(path: str) -> str:
-    """Return ``path`` less its last suffix: ``a/b.c.wav`` is ``a/b.c``."""
-    return path.rpartition(".")[0] if "." in path.rpartition("/")[2] else path
 
 
 def utterances_by_speaker_folder(root: Path, folder: Path, **metadata_of: Mapping[str, str]) -> list[Utterance]:

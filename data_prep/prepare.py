@@ -7,20 +7,19 @@ files nothing is done again.
 """
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep.corpus import Corpus, Utterance
-from data_prep.headers import read_headers
-from data_prep.manifest import COLUMNS, describe, write_manifest
-from data_prep.settings import Settings, root_variable
+from data_prep.settings import Settings
 from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
-from data_prep.trials import make_trials, read_trials, resolve_trials, write_trials
-from voice_biometrics.errors import InputError
-from voice_biometrics.files import write_json, written_whole
+from voice_biometrics.common.audio_files import read_headers
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.files import write_json, written_whole
+from voice_biometrics.common.manifest import COLUMNS, describe, read_record, root_variable, write_manifest
+from voice_biometrics.common.trial_lists import make_trials, read_trials, resolve_trials, write_trials
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def prepare(settings: Settings, manifest_folder: Path) -> dict:
 
     Raises InputError, before anything is written, for a fault of the corpus or of a setting.
     """
-    corpora = {source.label: source.find_utterances(settings.trial_list) for source in settings.sources()}
+    corpora = settings.corpora()
     record = {"version": FORMAT_VERSION, "settings": settings.portable(), "files_sha256": _fingerprint(corpora)}
     done = read_record(manifest_folder)
     if all(done.get(key) == value for key, value in record.items()):
@@ -60,14 +59,6 @@ def _fingerprint(corpora: dict[str, Corpus]) -> str:
 
 def _in_order(utterances: list[Utterance]) -> list[Utterance]:
     return sorted(utterances, key=lambda utterance: utterance.utt_id)
-
-
-def read_record(manifest_folder: Path) -> dict:
-    """Return the record of an earlier preparation, or nothing when there is none that can be read."""
-    try:
-        return json.loads((manifest_folder / "prepared.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -> tuple[Parts, pd.DataFrame]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import pandas as pd
 
-from data_prep.manifest import COLUMNS, check_unique_ids
-from data_prep.trials import COLUMNS as TRIAL_COLUMNS
-from data_prep.trials import make_trials
-from voice_biometrics.errors import InputError
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.manifest import COLUMNS, check_unique_ids
+from voice_biometrics.common.trial_lists import COLUMNS as TRIAL_COLUMNS
+from voice_biometrics.common.trial_lists import make_trials
 
 
 def _no_utterances() -> pd.DataFrame:

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from speechbrain.utils.importutils import LazyModule
 
-from voice_biometrics import augmentation_sources
+from voice_biometrics.augmentation import rooms_and_noises as augmentation_sources
 
 SAMPLE_RATE = 16000
 SHARED = Path(__file__).parents[2] / "shared"

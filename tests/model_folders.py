@@ -7,9 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from voice_biometrics.deploy.checked_files import write_sums
-from voice_biometrics.deploy.embedder import INPUT, OUTPUT, onnx_metadata
-from voice_biometrics.deploy.model_folder import ONNX_NAMES
+from voice_biometrics.inference.embedder import INPUT, OUTPUT, onnx_metadata
+from voice_biometrics.inference.model_folder import ONNX_NAMES, write_sums
 
 DIMS = 16
 FINGERPRINTS = {"fp32": "ab" * 32, "int8": "cd" * 32}

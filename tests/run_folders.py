@@ -6,8 +6,8 @@ import torch
 
 from data_prep.prepare import prepare, read_record
 from data_prep.settings import Settings
-from voice_biometrics.hparams import read_command_line
-from voice_biometrics.run_folder import record_hparams, resolve_hparams
+from voice_biometrics.experiment.hparams import read_command_line
+from voice_biometrics.experiment.run_folder import record_hparams, resolve_hparams
 
 TINY = "tests/hparams/tiny.yaml"
 

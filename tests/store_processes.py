@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voice_biometrics.deploy.store import Store
-from voice_biometrics.deploy.templates import Template
+from voice_biometrics.inference.store import Store
+from voice_biometrics.inference.voiceprints import Template
 
 DIMS = 16
 MODEL = "ab" * 32

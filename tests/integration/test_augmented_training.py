@@ -9,11 +9,11 @@ import torch
 import eval_eer
 import train
 from tests.conftest import write_speakers
-from voice_biometrics.brain import SpeakerBrain
+from voice_biometrics.training.brain import SpeakerBrain
 
 TINY = Path("tests/hparams/tiny.yaml")
 ONE_EPOCH = ["--number_of_epochs", "1"]
-VARIANTS = sorted(path.stem for path in Path("hparams/ablations").glob("augment_*.yaml"))
+VARIANTS = sorted(path.stem for path in Path("hparams/ablations").rglob("augment_*.yaml"))
 
 pytestmark = pytest.mark.usefixtures("few_sources")
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import eval_eer
-from tests.unit.test_thresholds import scored_speakers
-from voice_biometrics.trial_scores import write_scores
+from tests.unit.evaluation.test_thresholds import scored_speakers
+from voice_biometrics.scoring.score_files import write_scores
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,17 @@ from speechbrain.inference.speaker import SpeakerRecognition
 import export
 from tests.conftest import make_voice, write_speakers
 from tests.run_folders import write_run_folder
-from voice_biometrics.deploy import Recognizer, write_folder
-from voice_biometrics.deploy.embedder import Embedder, OnnxEmbedder
-from voice_biometrics.deploy.export_onnx import export_onnx
-from voice_biometrics.deploy.finished_run import FinishedRun
-from voice_biometrics.deploy.model_folder import ModelFolder, read_model_folder
-from voice_biometrics.deploy.speechbrain_layout import write_speechbrain_layout
-from voice_biometrics.embedding import embed, embed_manifest
-from voice_biometrics.metrics import equal_error_rate
-from voice_biometrics.transfer import start_from
-from voice_biometrics.trial_scores import score_trials
+from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.export import package as write_folder
+from voice_biometrics.export.onnx_export import export_onnx
+from voice_biometrics.export.package import write_speechbrain_layout
+from voice_biometrics.inference import Recognizer
+from voice_biometrics.inference.embedder import Embedder, OnnxEmbedder
+from voice_biometrics.inference.model_folder import ModelFolder, read_model_folder
+from voice_biometrics.metrics.error_rates import equal_error_rate
+from voice_biometrics.scoring.cosine import score_trials
+from voice_biometrics.scoring.embeddings import embed, embed_manifest
+from voice_biometrics.training.transfer import start_from
 
 DURATIONS_S = (0.5, 0.7, 1.0, 3.0, 10.0, 60.0)
 

@@ -9,13 +9,12 @@ import pytest
 
 import train
 from tests.conftest import write_speakers
-from voice_biometrics.run_folder import read_epochs
-from voice_biometrics.study import evaluation
-from voice_biometrics.study.paired import NUM_REPLICATES
-from voice_biometrics.study.plan import Request, RunState
-from voice_biometrics.study.prepare import plan_tasks
-from voice_biometrics.study.table import RunResult
-from voice_biometrics.trial_scores import read_scores
+from voice_biometrics.ablation import score_run as evaluation
+from voice_biometrics.ablation.plan import Request, RunState, plan_tasks
+from voice_biometrics.ablation.results import RunResult
+from voice_biometrics.ablation.statistics import NUM_REPLICATES
+from voice_biometrics.experiment.run_folder import read_epochs
+from voice_biometrics.scoring.score_files import read_scores
 
 TINY = Path("tests/hparams/tiny.yaml")
 
@@ -35,7 +34,7 @@ def task(tmp_path_factory):
 
 
 def test_the_manifests_of_a_study_are_those_that_training_writes(task):
-    from voice_biometrics.study.fingerprint import manifest_digests
+    from voice_biometrics.ablation.fingerprint import manifest_digests
 
     written = manifest_digests(task.run.folder / "manifests")
     assert len(written) == 3

@@ -9,10 +9,10 @@ import torch
 
 import train
 from tests.conftest import write_speakers
-from voice_biometrics.brain import SpeakerBrain
-from voice_biometrics.hparams import read_command_line
-from voice_biometrics.metrics import equal_error_rate
-from voice_biometrics.trained_run import TrainedRun
+from voice_biometrics.evaluation.trained_run import TrainedRun
+from voice_biometrics.experiment.hparams import read_command_line
+from voice_biometrics.metrics.error_rates import equal_error_rate
+from voice_biometrics.training.brain import SpeakerBrain
 
 BEST = Path("hparams/ecapa_small_best.yaml")
 ABLATIONS = Path("hparams/ablations")
@@ -39,7 +39,7 @@ def without_pictures():
     """Leave out what takes most of the time of so small a run, and is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("speechbrain.create_experiment_directory", lambda folder: None)
-        patch.setattr("voice_biometrics.brain.plot_curves", lambda *args: None)
+        patch.setattr("voice_biometrics.training.brain.plot_curves", lambda *args: None)
         yield
 
 
@@ -81,7 +81,7 @@ def published(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("path", [BEST, *sorted(ABLATIONS.glob("*.yaml"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [BEST, *sorted(ABLATIONS.rglob("*.yaml"))], ids=lambda path: path.stem)
 def test_each_variant_trains_and_evaluates(corpus, tmp_path, path, request):
     changes = {"data_folder": corpus} | changes_of(path, request)
     given = arguments(path, output_folder=tmp_path / "run", **changes)
@@ -100,7 +100,7 @@ lr_scheduler: !name:torch.optim.lr_scheduler.OneCycleLR
     max_lr: !ref <lr>
     epochs: !ref <number_of_epochs>
 compute_cost:
-    loss_fn: !new:voice_biometrics.losses.WarmUpMargin
+    loss_fn: !new:voice_biometrics.training.losses.WarmUpMargin
         warm_up_epochs: 1.9
 """
 

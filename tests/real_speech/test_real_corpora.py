@@ -2,11 +2,11 @@
 
 import pytest
 
-from data_prep import librispeech, speechocean762
-from data_prep.manifest import read_manifest
+from data_prep.corpora import librispeech, speechocean762
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
-from data_prep.trials import read_trials
+from voice_biometrics.common.manifest import read_manifest
+from voice_biometrics.common.trial_lists import read_trials
 
 
 def test_speechocean762_holds_out_25_of_125_speakers_and_pairs_all_their_utterances(shared, tmp_path):

@@ -10,11 +10,11 @@ from speechbrain.inference.speaker import SpeakerRecognition
 import export
 from benchmarks.parity import REFERENCE, eer_of, embed_all, forms_of, held_out, lengths, rows_cosines
 from tests.run_folders import write_run_folder
-from voice_biometrics.audio import read_audio
-from voice_biometrics.deploy import write_folder
-from voice_biometrics.deploy.embedder import Embedder
-from voice_biometrics.deploy.finished_run import FinishedRun
-from voice_biometrics.deploy.model_folder import read_model_folder
+from voice_biometrics.common.audio import read_audio
+from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.export import package as write_folder
+from voice_biometrics.inference.embedder import Embedder
+from voice_biometrics.inference.model_folder import read_model_folder
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
 DURATIONS_S = np.array([0.5, 3.0, 60.0])

@@ -1,0 +1,1 @@
+"""Demo voices made with eSpeak NG."""

@@ -1,0 +1,64 @@
+"""Any folder of speech with one folder a speaker, a test part and a trial list being optional.
+
+Folder shapes, found by their names:
+
+- ``<data_folder>/<speaker>/**/<utterance>.<ext>``: one folder alone; speakers are held out and trials made from it;
+- ``<data_folder>/<*train>/<speaker>/...`` and perhaps ``<data_folder>/<*test>/<speaker>/...``: a training and a test
+  part, for instance ``voxceleb_train`` and ``voxceleb_test``.
+
+The trials of the test part are ``target.csv`` or ``trials.csv`` in ``data_folder`` or in the test folder (or the file
+that ``trial_list`` names): a header line, then path, path, 0/1 with paths relative to the test folder, or any other
+form that ``voice_biometrics.common.trial_lists`` reads. Without a list, all pairs of the test utterances are the
+trials.
+"""
+
+from pathlib import Path
+
+from data_prep.corpus import Corpus, need_folder, utterances_by_speaker_folder
+from voice_biometrics.common.errors import InputError
+
+TRIAL_FILES = ("target.csv", "trials.csv")
+
+
+def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
+    """List the utterances of speaker folders; see the module's docstring for the shapes.
+
+    Raises InputError for a missing folder, files outside speaker folders, or an ambiguous or missing part.
+    """
+    need_folder(data_folder, "one folder a speaker, or a train and a test folder of such")
+    train_folder, test_folder = _part(data_folder, "train"), _part(data_folder, "test")
+    if train_folder is None and test_folder is not None:
+        raise InputError(f"{data_folder}: found {test_folder.name} but no folder whose name ends in 'train'; add it")
+    train = utterances_by_speaker_folder(data_folder, train_folder or data_folder)
+    if test_folder is None:
+        if trial_list:
+            raise InputError(f"trial_list {trial_list}: {data_folder} has no test folder (a name that ends in 'test')")
+        return Corpus(data_folder, train)
+    test = utterances_by_speaker_folder(data_folder, test_folder)
+    return Corpus(data_folder, train, test, _trial_file(data_folder, test_folder, trial_list))
+
+
+def _part(data_folder: Path, ending: str) -> Path | None:
+    """Return the one folder whose name is, or ends in, train or test; None without one."""
+    parts = [entry for entry in sorted(data_folder.iterdir()) if entry.is_dir() and _names_part(entry.name, ending)]
+    if len(parts) > 1:
+        names = ", ".join(part.name for part in parts)
+        raise InputError(f"{data_folder}: expected one '{ending}' folder, found {names}; keep one")
+    return parts[0] if parts else None
+
+
+def _names_part(name: str, ending: str) -> bool:
+    """Tell ``train``, ``voxceleb_train`` and ``my-train`` from a speaker who is called Strain."""
+    return name.lower() == ending or name.lower().endswith((f"_{ending}", f"-{ending}"))
+
+
+def _trial_file(data_folder: Path, test_folder: Path, trial_list: str) -> Path | None:
+    """Return the trial list: the one that is named, else the usual names, else None."""
+    names = (trial_list,) if trial_list else TRIAL_FILES
+    for name in names:
+        for place in (data_folder / name, test_folder / name):  # an absolute name stands for itself
+            if place.is_file():
+                return place
+    if trial_list:
+        raise InputError(f"trial_list {trial_list}: not found in {data_folder}, nor in {test_folder.name}")
+    return None

@@ -1,0 +1,60 @@
+"""speechocean762: read English by native Mandarin speakers, half of them children.
+
+Corpus card: 250 speakers (125 train, 125 test), 5,000 utterances of 20 a speaker, about 6 hours, 16 kHz mono, recorded
+with phones, one session a speaker; gender and age are given. Free for commercial and non-commercial use.
+https://www.openslr.org/101 (Zhang et al., Interspeech 2021, arXiv 2104.01378).
+
+Folder shape: a Kaldi data folder, ``train/`` and perhaps ``test/``, each with ``wav.scp``, ``utt2spk``, ``spk2gender``
+and ``spk2age``; ``wav.scp`` names files such as ``WAVE/SPEAKER0001/000010011.WAV`` below the data folder. With
+``test/`` its speakers are the test part and all pairs of its utterances the trials.
+"""
+
+from pathlib import Path
+
+from data_prep.corpus import Corpus, Utterance, need_folder
+from voice_biometrics.common.errors import InputError
+
+
+def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
+    """List the utterances of the Kaldi folders ``train/`` and, if there, ``test/``.
+
+    Raises InputError when a table is missing or malformed, or names a file that is not there.
+    """
+    need_folder(data_folder, "speechocean762 with train/wav.scp")
+    if trial_list:
+        raise InputError(f"trial_list {trial_list}: speechocean762 has no list; all pairs of its test half are used")
+    test = _read_part(data_folder, "test") if (data_folder / "test").is_dir() else []
+    return Corpus(data_folder, _read_part(data_folder, "train"), test)
+
+
+def _read_part(data_folder: Path, part: str) -> list[Utterance]:
+    """Return the utterances of one half, in the order of ``wav.scp``."""
+    folder = data_folder / part
+    speaker_of = _read_table(folder / "utt2spk")
+    gender_of, age_of = _read_table(folder / "spk2gender"), _read_table(folder / "spk2age")
+    utterances = []
+    for utt_id, path in _read_table(folder / "wav.scp").items():
+        spk_id = speaker_of.get(utt_id)
+        if spk_id is None:
+            raise InputError(f"{folder / 'utt2spk'}: no speaker for utterance {utt_id} of wav.scp; add its line")
+        if not (data_folder / path).is_file():
+            raise InputError(f"{folder / 'wav.scp'}: {path} of utterance {utt_id} is not below {data_folder}")
+        metadata = {"gender": gender_of.get(spk_id, ""), "age": age_of.get(spk_id, "")}
+        utterances.append(Utterance(utt_id, spk_id, path, metadata))
+    return utterances
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    """Read a Kaldi table: lines of a key, white space and a value."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; expected the Kaldi data folder of speechocean762; check --data_folder")
+    table = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        fields = line.split(maxsplit=1)
+        if not fields:
+            continue
+        if len(fields) != 2 or fields[0] in table:
+            fault = "a key without value" if len(fields) != 2 else f"{fields[0]} a second time"
+            raise InputError(f"{path}, line {number}: expected 'key value', found {fault}")
+        table[fields[0]] = fields[1].strip()
+    return table

@@ -1,0 +1,71 @@
+"""Audio: every format, rate and number of channels becomes one channel at one rate; faults are named."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import make_voice
+from voice_biometrics.common.audio import read_audio, repeat_to
+from voice_biometrics.common.errors import InputError
+
+
+@pytest.mark.parametrize("suffix, tolerance", [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.15), (".mp3", 0.15)])
+def test_each_format_gives_the_sound_that_was_written(tmp_path, suffix, tolerance):
+    sound = make_voice(150, 1.0, seed=0)
+    soundfile.write(tmp_path / f"a{suffix}", sound, 16000)
+    read = read_audio(tmp_path / f"a{suffix}", 16000)
+    assert read.dtype == np.float32 and abs(read.size - 16000) < 2500
+    error = np.abs(np.correlate(read, sound, "valid")).max() / np.dot(sound, sound) - 1
+    assert abs(error) < tolerance
+
+
+def test_opus_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.opus", make_voice(150, 1.0, seed=0), 16000, format="OGG", subtype="OPUS")
+    assert abs(read_audio(tmp_path / "a.opus", 16000).size - 16000) < 2500
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = make_voice(150, 0.5, seed=0), make_voice(200, 0.5, seed=1)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav", 16000), (left + right) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_a_tone_keeps_its_pitch_when_it_is_resampled(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate), rate)
+    read = read_audio(tmp_path / "a.wav", 16000)
+    assert abs(read.size - 16000) <= 1
+    assert np.abs(np.fft.rfft(read)).argmax() == pytest.approx(440, abs=1)
+
+
+def test_a_part_equals_the_slice_of_the_whole(tmp_path):
+    soundfile.write(tmp_path / "a.flac", make_voice(150, 1.0, seed=0), 16000)
+    whole = read_audio(tmp_path / "a.flac", 16000)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.flac", 16000, 4000, 9000), whole[4000:9000])
+
+
+def test_faults_are_named(tmp_path):
+    soundfile.write(tmp_path / "zero.wav", np.zeros(1600), 16000)
+    soundfile.write(tmp_path / "nan.wav", np.full(1600, np.nan), 16000, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("no audio")
+    soundfile.write(tmp_path / "short.wav", np.full(1600, 0.1), 16000)
+    with pytest.raises(InputError, match="zero.wav.*only zeros"):
+        read_audio(tmp_path / "zero.wav", 16000)
+    with pytest.raises(InputError, match="nan.wav.*NaN"):
+        read_audio(tmp_path / "nan.wav", 16000)
+    with pytest.raises(InputError, match="text.wav.*readable audio"):
+        read_audio(tmp_path / "text.wav", 16000)
+    with pytest.raises(InputError, match="expected 3200 samples, found 1600"):
+        read_audio(tmp_path / "short.wav", 16000, 0, 3200)
+    with pytest.raises(InputError, match="gone.wav"):
+        read_audio(tmp_path / "gone.wav", 16000)
+
+
+def test_a_silent_part_of_a_file_that_speaks_elsewhere_is_fine(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.r_[np.zeros(1600), np.full(1600, 0.1)], 16000)
+    assert not read_audio(tmp_path / "a.wav", 16000, 0, 1000).any()
+
+
+def test_short_speech_is_repeated_and_long_speech_left_alone():
+    np.testing.assert_array_equal(repeat_to(np.array([1.0, 2, 3]), 8), [1, 2, 3, 1, 2, 3, 1, 2])
+    np.testing.assert_array_equal(repeat_to(np.array([1.0, 2, 3]), 2), [1, 2, 3])

@@ -1,0 +1,33 @@
+"""What the user is told: bad input and a full disk in a line; our own mistakes with their traceback."""
+
+import errno
+
+import pytest
+
+from voice_biometrics.common.errors import InputError, tell_input_errors
+
+
+@tell_input_errors
+def fail_with(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [InputError("lr: too high"), OSError(errno.ENOSPC, "No space", "lr: too high")])
+def test_bad_input_and_a_full_disk_end_with_status_2_and_the_item(error, capsys):
+    with pytest.raises(SystemExit) as end:
+        fail_with(error)
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("\nerror: lr: too high") and "Traceback" not in told
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), PermissionError(errno.EACCES, "denied")])
+def test_other_errors_pass(error):
+    with pytest.raises(type(error)):
+        fail_with(error)
+
+
+def test_an_interrupt_ends_without_a_traceback(capsys):
+    with pytest.raises(SystemExit) as end:
+        fail_with(KeyboardInterrupt())
+    assert end.value.code == 130 and capsys.readouterr().err == "\nstopped\n"

@@ -1,0 +1,230 @@
+"""Preparation: splits by speaker, skipped files, joined corpora, and what it refuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from data_prep.prepare import prepare
+from data_prep.settings import Settings
+from tests.conftest import write_speakers
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.manifest import read_manifest
+from voice_biometrics.common.trial_lists import read_trials
+
+
+def settings(folder, corpus="speaker_folders", **changes) -> Settings:
+    return Settings(corpus=corpus, data_folder=str(folder), **{"valid_speakers": 2, **changes})
+
+
+def speakers_of(path) -> set[str]:
+    return set(read_manifest(path)["spk_id"])
+
+
+def test_speakers_are_split_never_utterances_and_all_are_kept(speakers, tmp_path):
+    record = prepare(settings(speakers, test_speakers=2), tmp_path / "m")
+    parts = [speakers_of(tmp_path / "m" / f"{part}.csv") for part in ("train", "valid", "test")]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert set.union(*parts) == {f"spk{i}" for i in range(6)}
+    assert record["num_speakers"] == 2
+    trials = read_trials(tmp_path / "m" / "valid_trials.csv")
+    assert (len(trials), trials["target"].sum()) == (28, 12)  # all pairs of 2 x 4 utterances
+
+
+def test_manifest_has_speechbrains_columns_with_a_root_to_replace(speakers, tmp_path):
+    prepare(settings(speakers), tmp_path / "m")
+    manifest = pd.read_csv(tmp_path / "m" / "train.csv")
+    assert list(manifest.columns) == ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    first = manifest.iloc[0]
+    assert first["wav"].startswith("$data_root/spk") and first["ID"] == first["wav"][len("$data_root/") : -4]
+    assert (first["start"], first["stop"]) == (0, round(first["duration"] * 16000))
+    assert manifest["ID"].is_monotonic_increasing
+
+
+def test_two_preparations_write_the_same_bytes_and_another_split_seed_other_ones(speakers, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        prepare(settings(speakers, split_seed=seed), tmp_path / name)
+    names = ("train.csv", "valid.csv", "valid_trials.csv")
+    a, b, c = ([(tmp_path / folder / name).read_bytes() for name in names] for folder in "abc")
+    assert a == b and a != c
+
+
+def test_nothing_is_done_again_until_the_settings_or_the_files_change(speakers, tmp_path):
+    prepare(settings(speakers), tmp_path / "m")
+    (tmp_path / "m" / "train.csv").write_text("a mark")
+    prepare(settings(speakers), tmp_path / "m")
+    assert (tmp_path / "m" / "train.csv").read_text() == "a mark"
+    soundfile.write(speakers / "spk0" / "new.wav", np.full(16000, 0.1), 16000)
+    prepare(settings(speakers), tmp_path / "m")
+    assert len(read_manifest(tmp_path / "m" / "train.csv")) + len(read_manifest(tmp_path / "m" / "valid.csv")) == 25
+
+
+def test_a_preparation_that_was_killed_is_done_again(speakers, tmp_path):
+    prepare(settings(speakers), tmp_path / "m")
+    (tmp_path / "m" / "prepared.json").unlink()  # written last
+    (tmp_path / "m" / "train.csv").write_text("half")
+    prepare(settings(speakers), tmp_path / "m")
+    assert len(speakers_of(tmp_path / "m" / "train.csv")) == 4
+
+
+def test_nobody_is_held_out_with_zero_valid_speakers_and_an_old_validation_part_is_removed(speakers, tmp_path):
+    prepare(settings(speakers), tmp_path / "m")
+    prepare(settings(speakers, valid_speakers=0), tmp_path / "m")
+    assert len(speakers_of(tmp_path / "m" / "train.csv")) == 6
+    assert not (tmp_path / "m" / "valid.csv").exists()
+
+
+@pytest.mark.parametrize("amount", [1, 2.5, 5, 100, -1, 0.9])
+def test_an_impossible_number_of_held_out_speakers_is_refused(speakers, tmp_path, amount):
+    with pytest.raises(InputError, match="valid_speakers"):
+        prepare(settings(speakers, valid_speakers=amount), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_one_speaker_only_is_refused(tmp_path):
+    write_speakers(tmp_path / "s", num_speakers=1, num_utterances=3)
+    with pytest.raises(InputError, match="found 1"):
+        prepare(settings(tmp_path / "s", valid_speakers=0), tmp_path / "m")
+
+
+def test_a_bad_training_file_is_skipped_counted_and_listed(tmp_path):
+    write_speakers(tmp_path / "s", num_speakers=4, num_utterances=30, duration_s=0.1)
+    (tmp_path / "s" / "spk1" / "bad.wav").write_text("no audio")
+    record = prepare(settings(tmp_path / "s"), tmp_path / "m")
+    skipped = pd.read_csv(tmp_path / "m" / "skipped.csv")
+    assert record["num_skipped"] == 1 and skipped["file"].tolist() == ["spk1/bad.wav"]
+
+
+def test_more_than_one_per_cent_of_bad_files_is_an_error_naming_the_first(speakers, tmp_path):
+    (speakers / "spk1" / "bad.wav").write_text("no audio")
+    with pytest.raises(InputError, match="1 of 25.*spk1/bad.wav"):
+        prepare(settings(speakers), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def make_parts(folder):
+    write_speakers(folder / "train", num_speakers=5, num_utterances=3)
+    write_speakers(folder / "test", num_speakers=2, num_utterances=2, first_speaker=5)
+    return folder
+
+
+def test_a_bad_test_file_is_an_error(tmp_path):
+    folder = make_parts(tmp_path / "c")
+    (folder / "test" / "spk5" / "bad.wav").write_text("no audio")
+    with pytest.raises(InputError, match="test part.*bad.wav"):
+        prepare(settings(folder), tmp_path / "m")
+
+
+def test_a_test_part_comes_with_all_pairs_or_with_its_list(tmp_path):
+    folder = make_parts(tmp_path / "c")
+    prepare(settings(folder), tmp_path / "m")
+    assert len(read_trials(tmp_path / "m" / "test_trials.csv")) == 6
+    (folder / "target.csv").write_text("p,q,label\nspk5/utt0.wav,spk5/utt1.wav,1\nspk5/utt0.wav,spk6/utt1.wav,0\n")
+    prepare(settings(folder), tmp_path / "m")
+    trials = read_trials(tmp_path / "m" / "test_trials.csv")
+    assert trials.to_numpy().tolist() == [["spk5/utt0", "spk5/utt1", 1], ["spk5/utt0", "spk6/utt1", 0]]
+
+
+def test_a_trial_of_an_unknown_file_is_refused_by_name(tmp_path):
+    folder = make_parts(tmp_path / "c")
+    (folder / "target.csv").write_text("p,q,label\nspk5/utt0.wav,spk5/gone.wav,1\nspk5/utt0.wav,spk6/utt1.wav,0\n")
+    with pytest.raises(InputError, match="spk5/gone.wav"):
+        prepare(settings(folder), tmp_path / "m")
+
+
+def test_a_speaker_in_training_and_trials_is_refused_by_name(tmp_path):
+    write_speakers(tmp_path / "c" / "train", num_speakers=5, num_utterances=2)
+    write_speakers(tmp_path / "c" / "test", num_speakers=2, num_utterances=2)
+    with pytest.raises(InputError, match="speaker spk"):
+        prepare(settings(tmp_path / "c", valid_speakers=0), tmp_path / "m")
+
+
+def test_one_id_for_two_files_is_refused_naming_both(speakers, tmp_path):
+    sound, rate = soundfile.read(speakers / "spk0" / "utt0.wav")
+    soundfile.write(speakers / "spk0" / "utt0.flac", sound, rate)
+    with pytest.raises(InputError, match="utt0.flac and .*utt0.wav|utt0.wav and .*utt0.flac"):
+        prepare(settings(speakers, valid_speakers=0), tmp_path / "m")
+
+
+def test_joined_corpora_keep_equal_speaker_names_apart_and_their_roots_too(tmp_path):
+    for name in ("a", "b"):
+        write_speakers(tmp_path / name, num_speakers=4, num_utterances=2)
+    joined = settings(f"{tmp_path / 'a'},{tmp_path / 'b'}", corpus="speaker_folders,speaker_folders")
+    assert prepare(joined, tmp_path / "m")["num_speakers"] == 4  # 2 of 4 held out in each
+    manifest = read_manifest(tmp_path / "m" / "train.csv")
+    assert {spk.rpartition("-")[0] for spk in manifest["spk_id"]} == {"speaker_folders", "speaker_folders_2"}
+    for root, folder in joined.replacements().items():
+        assert manifest["wav"].str.startswith(f"${root}/").sum() == 4
+        assert folder in (str(tmp_path / "a"), str(tmp_path / "b"))
+    trials = read_trials(tmp_path / "m" / "valid_trials.csv")
+    same_corpus = trials["enrol_id"].str.rpartition("-")[0] == trials["test_id"].str.rpartition("-")[0]
+    assert same_corpus.all()  # pairs across corpora would be too easy
+
+
+def test_a_corpus_of_one_utterance_a_speaker_joins_without_holding_any_out(tmp_path):
+    write_speakers(tmp_path / "a", num_speakers=5, num_utterances=3)
+    write_speakers(tmp_path / "b", num_speakers=3, num_utterances=1)
+    joined = settings(f"{tmp_path / 'a'},{tmp_path / 'b'}", corpus="speaker_folders,speaker_folders")
+    assert prepare(joined, tmp_path / "m")["num_speakers"] == 6
+
+
+def test_fewer_training_speakers_are_among_more_and_the_held_out_ones_stay(tmp_path):
+    write_speakers(tmp_path / "s", num_speakers=10, num_utterances=2, duration_s=0.1)
+    kept = {}
+    for amount in (1.0, 0.5, 0.25, 3):
+        prepare(settings(tmp_path / "s", train_speakers=amount), tmp_path / str(amount))
+        kept[amount] = speakers_of(tmp_path / str(amount) / "train.csv")
+        held_out = (tmp_path / str(amount) / "valid.csv").read_bytes()
+        assert held_out == (tmp_path / "1.0" / "valid.csv").read_bytes()
+    assert [len(kept[amount]) for amount in (1.0, 0.5, 3, 0.25)] == [8, 4, 3, 2]
+    assert kept[1.0] > kept[0.5] > kept[3] > kept[0.25]
+    prepare(settings(tmp_path / "s", train_speakers=0.5, split_seed=2), tmp_path / "other")
+    assert speakers_of(tmp_path / "other" / "train.csv") != kept[0.5]
+
+
+@pytest.mark.parametrize("amount", [0, -0.5, 1.5, 2.5, 5])
+def test_an_impossible_number_of_training_speakers_is_refused(speakers, tmp_path, amount):
+    with pytest.raises(InputError, match=f"train_speakers {amount:g}"):
+        prepare(settings(speakers, train_speakers=amount), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_speakers_are_held_out_of_one_of_the_joined_corpora_and_are_those_of_it_alone(tmp_path):
+    for name, first in (("a", 0), ("b", 7)):
+        write_speakers(tmp_path / name, num_speakers=7, num_utterances=2, duration_s=0.1, first_speaker=first)
+    prepare(settings(tmp_path / "a"), tmp_path / "alone")
+    joined = settings(
+        f"{tmp_path / 'a'},{tmp_path / 'b'}", corpus="speaker_folders,speaker_folders", valid_corpus="speaker_folders"
+    )
+    assert prepare(joined, tmp_path / "m")["num_speakers"] == 12
+    alone = read_manifest(tmp_path / "alone" / "valid.csv")
+    together = read_manifest(tmp_path / "m" / "valid.csv")
+    assert together["ID"].tolist() == ("speaker_folders-" + alone["ID"]).tolist()
+    trials = [read_trials(tmp_path / name / "valid_trials.csv") for name in ("alone", "m")]
+    assert trials[1]["enrol_id"].tolist() == ("speaker_folders-" + trials[0]["enrol_id"]).tolist()
+
+
+def test_a_corpus_to_hold_out_of_that_is_not_joined_is_refused(speakers, tmp_path):
+    with pytest.raises(InputError, match="valid_corpus 'librispeech': expected one of the corpora: speaker_folders"):
+        prepare(settings(speakers, valid_corpus="librispeech"), tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "corpus, folders, found",
+    [
+        ("voxseleb", "a", "voxseleb"),
+        ("", "a", "demo_voices"),
+        ("voxceleb,librispeech", "a", "2 corpora, 1 data folders"),
+    ],
+)
+def test_unknown_corpora_and_missing_folders_are_refused(corpus, folders, found):
+    with pytest.raises(InputError, match=found):
+        Settings(corpus=corpus, data_folder=folders).replacements()
+
+
+def test_the_record_can_be_read_by_people(speakers, tmp_path):
+    prepare(settings(speakers), tmp_path / "m")
+    record = json.loads((tmp_path / "m" / "prepared.json").read_text())
+    assert record["settings"]["valid_speakers"] == 2 and "data_folder" not in record["settings"]

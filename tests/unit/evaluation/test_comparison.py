@@ -1,0 +1,110 @@
+"""Two systems on the same trials: alignment, differences, speakers found from targets, and what does not fit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.trial_lists import make_trials
+from voice_biometrics.evaluation.comparison import align_scores, compare_systems, comparison_frame, speakers_of_targets
+from voice_biometrics.metrics.error_rates import Cost, equal_error_rate, frr_at_far, min_dcf
+
+MANIFEST = pd.DataFrame({"ID": [f"u{number}" for number in range(80)], "spk_id": [f"s{n // 4}" for n in range(80)]})
+SPEAKER_OF = MANIFEST.set_index("ID")["spk_id"]
+TRIALS = make_trials(MANIFEST, None, seed=0)
+
+
+def system(distance, seed):
+    noise = np.random.default_rng(seed).normal(size=len(TRIALS))
+    return TRIALS.assign(score=noise + distance * TRIALS["target"])
+
+
+def test_trials_are_aligned_whatever_their_order_and_the_type_of_their_columns():
+    a, b = system(2.0, 0), system(2.0, 1)
+    shuffled = b.sample(frac=1.0, random_state=0).astype({"enrol_id": "category", "test_id": "category"})
+    for other in (b, shuffled, b.astype({"enrol_id": object, "test_id": object})):
+        aligned_a, aligned_b = align_scores(a, other)
+        assert aligned_a["score"].tolist() == a["score"].tolist()
+        assert aligned_b["score"].tolist() == b["score"].tolist()
+        assert aligned_b["test_id"].tolist() == a["test_id"].tolist()
+
+
+def test_values_are_those_of_the_metrics_and_the_difference_is_theirs():
+    a, b = system(2.5, 0), system(1.5, 1)
+    figures = compare_systems(a, b.sample(frac=1.0, random_state=0), SPEAKER_OF, [Cost(0.05)])
+    assert [figure.name for figure in figures] == ["EER", "minDCF, p_target 0.05", "FRR at FAR 1 %"]
+    target = TRIALS["target"]
+    expected = [
+        (equal_error_rate(scores["score"], target)[0], min_dcf(scores["score"], target, 0.05)[0],
+         frr_at_far(scores["score"], target, 0.01)[0])
+        for scores in (a, b)
+    ]  # fmt: skip
+    for figure, value_a, value_b in zip(figures, *expected, strict=True):
+        assert (figure.value_a, figure.value_b) == (value_a, value_b)
+        assert figure.difference.estimate == pytest.approx(value_a - value_b, abs=1e-12)
+        assert figure.difference.lower < figure.difference.upper < 0.0
+        assert figure.difference.num_speakers == 20
+    printed = comparison_frame(figures, ("ours", "theirs"))
+    assert printed["ours"][0] == f"{100 * expected[0][0]:.2f}" and printed["theirs"][1] == f"{expected[1][1]:.4f}"
+    assert printed["figure"].tolist() == ["EER (%)", "minDCF, p_target 0.05", "FRR at FAR 1 % (%)"]
+    assert float(printed["p-value"][0]) == pytest.approx(figures[0].difference.p_value, abs=5e-4)
+    assert figures[0].difference.p_value < 0.05
+
+
+def test_a_system_does_not_differ_from_itself_and_swapping_turns_the_sign():
+    a, b = system(2.0, 0), system(2.1, 1)
+    for figure in compare_systems(a, a, SPEAKER_OF, num_replicates=100):
+        assert figure.difference.estimate == 0.0 and figure.difference.p_value == pytest.approx(1.0)
+    forth, back = (compare_systems(*pair, SPEAKER_OF, [Cost(0.05)], num_replicates=100) for pair in ((a, b), (b, a)))
+    for one, other in zip(forth, back, strict=True):
+        assert one.difference.estimate == -other.difference.estimate
+        assert one.difference.p_value == pytest.approx(other.difference.p_value, abs=1e-9)
+
+
+def test_an_frr_that_the_trials_cannot_tell_is_marked_or_left_out():
+    coarse = compare_systems(system(2.0, 0), system(2.0, 1), SPEAKER_OF, [Cost(0.05)], num_replicates=5)[-1]
+    assert coarse.remark == "" and coarse.name == "FRR at FAR 1 %"
+    some = (TRIALS["target"] == 1) | (np.arange(len(TRIALS)) % 2 == 0)
+    marked = compare_systems(system(2.0, 0)[some], system(2.0, 1)[some], SPEAKER_OF, [Cost(0.05)], num_replicates=5)[-1]
+    assert "known coarsely" in marked.remark
+    few = (TRIALS["target"] == 1) | (np.arange(len(TRIALS)) % 20 == 0)
+    names = [
+        f.name
+        for f in compare_systems(system(2, 0)[few], system(2, 1)[few], SPEAKER_OF, [Cost(0.05)], num_replicates=5)
+    ]
+    assert names == ["EER", "minDCF, p_target 0.05"]
+
+
+def test_systems_with_other_trials_are_refused_with_their_numbers_and_an_example():
+    a, b = system(2.0, 0), system(2.0, 1)
+    with pytest.raises(InputError, match=r"none is only in x.csv; 2 only in y.csv \(such as u0 u1\); score the same"):
+        align_scores(a.iloc[2:], b, ("x.csv", "y.csv"))
+    turned = b.rename(columns={"enrol_id": "test_id", "test_id": "enrol_id"})
+    with pytest.raises(InputError, match=r"3,160 only in A \(such as u0 u1\); 3,160 only in B \(such as u1 u0\)"):
+        align_scores(a, turned)
+    with pytest.raises(InputError, match=r"trial u0 u1 has target 1 in A, 0 in B \(1 such"):
+        align_scores(a, b.assign(target=b["target"] * (b.index > 0)))
+
+
+def test_repeated_trials_count_once_in_either_system(capsys):
+    a, b = system(2.0, 0), system(2.0, 1)
+    aligned = align_scores(a, pd.concat([b, b.iloc[:3]]), ("x.csv", "y.csv"))
+    assert [len(side) for side in aligned] == [len(TRIALS), len(TRIALS)]
+    assert "y.csv: 3 trials" in capsys.readouterr().out
+
+
+def test_speakers_are_found_from_targets():
+    found = speakers_of_targets(TRIALS)
+    assert found.index.is_unique and set(found.index) == set(MANIFEST["ID"])
+    assert found.groupby(SPEAKER_OF).nunique().eq(1).all() and found.nunique() == 20
+    assert found["u3"] == "u0"
+    chain = pd.DataFrame({"enrol_id": ["a", "c", "a"], "test_id": ["b", "b", "d"], "target": [1, 1, 0]})
+    assert speakers_of_targets(chain).to_dict() == {"a": "a", "b": "a", "c": "a", "d": "d"}
+
+
+def test_speakers_found_from_targets_give_the_interval_of_the_manifest():
+    a, b = system(2.0, 0), system(2.3, 1)
+    known, found = (compare_systems(a, b, of, num_replicates=200)[0] for of in (SPEAKER_OF, speakers_of_targets(a)))
+    width = known.difference.upper - known.difference.lower
+    assert found.difference.lower == pytest.approx(known.difference.lower, abs=0.3 * width)
+    assert found.difference.upper == pytest.approx(known.difference.upper, abs=0.3 * width)

@@ -1,0 +1,90 @@
+"""Run folders: one run at a time, the same hparams throughout, a row an epoch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.files import written_whole
+from voice_biometrics.experiment.run_folder import (
+    only_run_in,
+    read_epochs,
+    record_epoch,
+    record_hparams,
+    resolve_hparams,
+)
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from voice_biometrics.experiment.run_folder import only_run_in\n"
+        "with only_run_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(InputError, match="another run is going on"):
+            with only_run_in(tmp_path):
+                pass
+        other.kill()
+        other.wait()
+    with only_run_in(tmp_path):  # a killed run holds nothing
+        pass
+
+
+TEXT = "lr: {lr}\nseed: {seed}\nnum_workers: {workers}\nnum_speakers: 0\n"
+
+
+def start(folder, num_speakers=10, **values) -> None:
+    resolved = resolve_hparams(TEXT.format(**{"lr": 1, "seed": 2, "workers": 0, **values}), "", folder, num_speakers)
+    record_hparams(resolved, folder)
+
+
+def test_other_hparams_are_refused_once_there_is_a_checkpoint(tmp_path):
+    start(tmp_path)
+    start(tmp_path, lr=5)  # nothing was trained yet
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    start(tmp_path, lr=5, workers=8)  # more loading processes change no result
+    start(tmp_path, lr=5, num_speakers=None)  # before the speakers are counted
+    with pytest.raises(InputError, match="another lr, seed;"):
+        start(tmp_path, lr=6, seed=3)
+    with pytest.raises(InputError, match="another num_speakers;"):
+        start(tmp_path, lr=5, num_speakers=11)
+    assert "lr: 5" in (tmp_path / "hyperparams.yaml").read_text()
+
+
+def test_another_class_with_the_same_arguments_is_refused(tmp_path):
+    start(tmp_path, lr="!name:torch.optim.Adam\n  lr: 0.1")
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    start(tmp_path, lr="!name:torch.optim.Adam  # a comment\n  lr: 0.1")
+    with pytest.raises(InputError, match="another lr;"):
+        start(tmp_path, lr="!name:torch.optim.AdamW\n  lr: 0.1")
+
+
+def test_an_epoch_that_is_done_again_replaces_its_row_and_later_ones(tmp_path):
+    for epoch, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (2, 4.5)):
+        rows = record_epoch({"epoch": epoch, "train_loss": loss}, tmp_path)
+    assert rows == read_epochs(tmp_path) == [{"epoch": 1, "train_loss": 5.0}, {"epoch": 2, "train_loss": 4.5}]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), written_whole(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    with written_whole(path) as temporary:
+        temporary.write_text("after")
+    assert path.read_text() == "after"
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(InputError, match="could not be written"),
+        written_whole(tmp_path / "file" / "a.csv") as temporary,
+    ):
+        temporary.write_text("x")

@@ -1,0 +1,217 @@
+"""Audio that nobody vouches for: read as training reads it, bounded, faults named, doubts said."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from tests.conftest import SAMPLE_RATE, make_voice
+from voice_biometrics.common.audio import read_audio
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.inference import audio_input
+from voice_biometrics.inference.audio_input import read_recording, recording_from_samples
+
+FORMATS = {
+    "a.wav": {},
+    "a24.wav": {"subtype": "PCM_24"},
+    "a.flac": {},
+    "a.ogg": {},
+    "a.opus": {"format": "OGG", "subtype": "OPUS"},
+    "a.mp3": {},
+    "a.aiff": {},
+    "a.au": {},
+    "a.caf": {},
+    "a.w64": {},
+    "a.rf64": {},
+    "a.raw": {"format": "WAV"},  # the name tells nothing
+}
+
+
+def write_voice(path, duration_s=2.0, rate=SAMPLE_RATE, **settings):
+    soundfile.write(path, make_voice(120, duration_s, seed=0, sample_rate=rate), rate, **settings)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_read_as_training_reads_it_from_file_and_stream(tmp_path, name):
+    path = write_voice(tmp_path / name, **FORMATS[name])
+    recording = read_recording(path, SAMPLE_RATE)
+    expected = read_audio(io.BytesIO(path.read_bytes()) if name == "a.raw" else path, SAMPLE_RATE)
+    np.testing.assert_allclose(recording.samples, expected, atol=1e-7)  # the MP3 decoder varies in the last bit
+    with open(path, "rb") as stream:
+        np.testing.assert_allclose(read_recording(stream, SAMPLE_RATE).samples, expected, atol=1e-7)
+    assert recording.remarks == () and recording.duration_s == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
+def test_every_rate_is_brought_to_the_models_as_training_does(tmp_path, rate):
+    path = write_voice(tmp_path / "a.wav", rate=rate)
+    recording = read_recording(str(path), SAMPLE_RATE)
+    np.testing.assert_array_equal(recording.samples, read_audio(path, SAMPLE_RATE))
+    assert recording.file_rate == rate and recording.duration_s == 2.0
+
+
+def test_channels_are_averaged_and_samples_can_be_given(tmp_path):
+    both = np.stack([make_voice(120, 1.0, seed=0), make_voice(200, 1.0, seed=1)], axis=1)
+    soundfile.write(tmp_path / "a.wav", both, SAMPLE_RATE, subtype="FLOAT")
+    recording = read_recording(tmp_path / "a.wav", SAMPLE_RATE)
+    np.testing.assert_array_equal(recording.samples, both.mean(axis=1))
+    given = recording_from_samples(both, SAMPLE_RATE, SAMPLE_RATE)
+    np.testing.assert_array_equal(given.samples, recording.samples)
+    assert (given.num_channels, given.name) == (2, "the recording")
+
+
+def test_what_is_no_audio_file_is_told_at_once(tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "empty.wav").touch()
+    os.mkfifo(tmp_path / "pipe.wav")
+    soundfile.write(tmp_path / "nothing.wav", np.zeros(0), SAMPLE_RATE)
+    for name, told in {
+        "gone.wav": r"could not be read \(No such file or directory\); check the path",
+        "": "expected an audio file, found a folder, pipe or device",
+        "pipe.wav": "expected an audio file, found a folder, pipe or device",
+        "text.wav": "expected audio that libsndfile reads, found: Format not recognised",
+        "empty.wav": "expected audio that libsndfile reads",
+        "nothing.wav": "expected speech, found no samples",
+        "zero\0byte.wav": "could not be read",
+    }.items():
+        with pytest.raises(InputError, match=told):
+            read_recording(f"{tmp_path}/{name}", SAMPLE_RATE)
+    with pytest.raises(InputError, match="/dev/zero: expected an audio file"):
+        read_recording("/dev/zero", SAMPLE_RATE)
+    with pytest.raises(InputError, match="the stream: expected audio"):
+        read_recording(io.BytesIO(b""), SAMPLE_RATE)
+
+
+class BrokenStream(io.RawIOBase):
+    def read(self, size=-1):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_stream_that_breaks_is_told():
+    with pytest.raises(InputError, match=r"the stream: could not be read \(Input/output error\)"):
+        read_recording(BrokenStream(), SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_samples_that_are_not_finite_are_refused(tmp_path, value):
+    samples = np.repeat(make_voice(120, 1.0, seed=0)[:, None], 2, axis=1)
+    samples[100] = value  # 3e38 twice overflows only when the channels are added
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(InputError, match="a.wav: expected finite samples, found NaN or infinite ones"):
+        read_recording(tmp_path / "a.wav", SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25, 2.0**-16])
+def test_silence_an_offset_and_noise_of_the_last_bit_are_no_speech(tmp_path, level):
+    samples = np.full(SAMPLE_RATE, level, np.float32)
+    samples[::2] += 2.0**-16
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(InputError, match="a.wav: expected speech, found silence"):
+        read_recording(tmp_path / "a.wav", SAMPLE_RATE)
+
+
+def test_too_many_channels_and_odd_rates_are_refused(tmp_path):
+    soundfile.write(tmp_path / "many.wav", np.full((100, 17), 0.1), SAMPLE_RATE)
+    with pytest.raises(InputError, match="many.wav: expected 1 to 16 channels, found 17"):
+        read_recording(tmp_path / "many.wav", SAMPLE_RATE)
+    for rate in (1, 3999, 384_001, 2**31 - 1):
+        soundfile.write(tmp_path / "rate.wav", np.full(100, 0.1), rate)
+        with pytest.raises(InputError, match=f"rate.wav: expected 4,000 to 384,000 Hz, found {rate:,}"):
+            read_recording(tmp_path / "rate.wav", SAMPLE_RATE)
+
+
+def test_long_recordings_are_refused_by_their_header_or_once_they_are_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio_input, "MAX_DURATION_S", 3.0)
+    path = write_voice(tmp_path / "a.flac", duration_s=3.0)
+    assert read_recording(path, SAMPLE_RATE).duration_s == 3.0
+    write_voice(path, duration_s=3.001)
+    with pytest.raises(InputError, match="a.flac: expected at most 3 s of 1 channels at 16,000 Hz, found 3 s"):
+        read_recording(path, SAMPLE_RATE)
+    claim_flac_samples(path, 0)  # an unknown length, as of a FLAC that was piped
+    with pytest.raises(InputError, match="a.flac: expected at most 3 s"):
+        read_recording(path, SAMPLE_RATE)
+
+
+def claim_flac_samples(path, num_samples):
+    """Write another total into the header of a FLAC file."""
+    content = bytearray(path.read_bytes())
+    content[21] = content[21] & 0xF0 | num_samples >> 32
+    content[22:26] = (num_samples & 0xFFFFFFFF).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+def test_a_flac_without_a_length_is_read_whole(tmp_path):
+    path = write_voice(tmp_path / "a.flac")
+    expected = read_audio(path, SAMPLE_RATE)
+    claim_flac_samples(path, 0)
+    recording = read_recording(path, SAMPLE_RATE)
+    np.testing.assert_array_equal(recording.samples, expected)
+    assert recording.remarks == ()
+
+
+HUGE_CLAIMS = """
+import resource, sys
+from voice_biometrics.inference.audio_input import read_recording
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    try:
+        print(len(read_recording(path, 16000).samples))
+    except ValueError as error:
+        print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_headers_that_claim_ten_gigabytes_cost_no_memory(tmp_path):
+    flac, wav = write_voice(tmp_path / "a.flac"), write_voice(tmp_path / "a.wav")
+    claim_flac_samples(flac, 5 * 10**9)
+    content = bytearray(wav.read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"  # what a program writes that pipes a WAV
+    wav.write_bytes(content)
+    command = [sys.executable, "-c", HUGE_CLAIMS, str(flac), str(wav)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    of_flac, of_wav, kib = done.stdout.splitlines()
+    assert "a.flac: expected at most 300 s of 1 channels at 16,000 Hz, found 312,500 s, or a header that" in of_flac
+    assert of_wav == "32000" and int(kib) < 50_000
+
+
+def test_a_stream_is_read_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(audio_input, "MAX_STREAM_BYTES", 2**20)
+    with pytest.raises(InputError, match="/dev/zero: expected at most 1 MiB"), open("/dev/zero", "rb") as endless:
+        read_recording(endless, SAMPLE_RATE)
+
+
+def remarks_of(samples, rate=SAMPLE_RATE):
+    return recording_from_samples(samples, rate, SAMPLE_RATE).remarks
+
+
+def test_what_makes_an_answer_less_sure_is_said(tmp_path):
+    voice = make_voice(120, 2.0, seed=0)
+    telephone = soxr.resample(voice, SAMPLE_RATE, 8000)
+    assert remarks_of(voice) == ()
+    (clipped,) = remarks_of(np.clip(4 * voice, -0.5, 0.5))
+    assert clipped.startswith("clipped: ") and "turn the recording level down" in clipped
+    (quiet,) = remarks_of(voice / 1000)
+    assert quiet.startswith("very quiet: the loud parts reach -8")
+    (narrow,) = remarks_of(soxr.resample(telephone, 8000, SAMPLE_RATE))
+    assert narrow.startswith("narrow band: nothing is heard above 4 kHz")
+    assert remarks_of(telephone, 8000)[-1] == "recorded at 8,000 Hz: the model learnt 16,000 Hz"
+
+
+def test_a_flac_that_ends_before_its_header_says_is_read_with_a_doubt(tmp_path):
+    path = write_voice(tmp_path / "a.flac")
+    claim_flac_samples(path, 3 * SAMPLE_RATE)
+    assert read_recording(path, SAMPLE_RATE).remarks == ("cut short: its header promises 3.0 s, 2.0 s could be read",)
+
+
+def test_pauses_are_not_counted_as_speech():
+    voice, pause = make_voice(120, 2.0, seed=0), 1e-4 * np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE)
+    recording = recording_from_samples(np.r_[pause, voice].astype(np.float32), SAMPLE_RATE, SAMPLE_RATE)
+    assert recording.duration_s == 5.0 and recording.speech_s == pytest.approx(2.0, abs=0.1)

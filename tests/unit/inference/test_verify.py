@@ -1,0 +1,298 @@
+"""The command line of verify.py: what it says, its exit statuses, and that nothing bad is ever "accepted"."""
+
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import verify
+from tests.conftest import SAMPLE_RATE, make_voice
+from tests.model_folders import write_toy_model_folder
+from voice_biometrics.inference.store import Store
+
+ROOT = Path(__file__).parents[3]
+ACCEPTED, REJECTED, NOT_JUDGED = 0, 1, 2
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """A model folder and recordings of two voices."""
+    folder = tmp_path_factory.mktemp("verify")
+    write_toy_model_folder(folder / "model")
+    for name, pitch_hz in (("anna", 110), ("bert", 230)):
+        for number in range(4):
+            soundfile.write(folder / f"{name}{number}.wav", make_voice(pitch_hz, 2.0, number), SAMPLE_RATE)
+    recordings = [str(folder / f"anna{number}.wav") for number in range(3)]
+    where = ["--model", str(folder / "model"), "--store", str(folder / "enrolled.db")]
+    assert verify.main(["enrol", "anna", *recordings, *where]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(originals, tmp_path, monkeypatch):
+    """A working folder with copies of them."""
+    shutil.copytree(originals, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, capsys):
+    """Run verify.py here with the toy model; returns exit status, standard output and error."""
+
+    def run(*arguments, model="model"):
+        judges = arguments[0] in ("compare", "enrol", "verify", "identify")
+        status = verify.main([*arguments, *(["--model", model] if judges else [])])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_two_recordings_are_compared_in_words(run):
+    status, said, _ = run("compare", "anna0.wav", "anna1.wav")
+    assert status == ACCEPTED
+    first, score, point, rates = said.splitlines()
+    assert first == "ACCEPTED: the recordings are of one speaker"
+    assert re.fullmatch(r"score 0\.\d{3}, log-likelihood ratio \+\d+\.\d\d", score)
+    assert point == "accepted from a log-likelihood ratio of +2.00 on: smart_speaker"
+    assert rates == (
+        "measured there on people held out: 1 % (0.5 % to 2 %) of strangers let in, 20 % (15 % to 25 %) of right "
+        "speakers turned away"
+    )
+    status, said, _ = run("compare", "anna0.wav", "bert1.wav", "--use", "door")
+    assert status == REJECTED and said.startswith("REJECTED: it is not shown that the recordings are of one speaker\n")
+    assert "+4.00 on: door" in said
+
+
+def test_programs_get_json(run):
+    status, said, _ = run("compare", "anna0.wav", "bert1.wav", "--far", "0.02", "--json")
+    content = json.loads(said)
+    assert status == REJECTED and content["decision"] == "rejected" and content["is_accepted"] is False
+    assert content["point"]["use"] == "far 0.02" and content["point"]["threshold"] == 2.0
+    assert content["llr"] < content["point"]["threshold"] and content["doubts"] == []
+    status, said, _ = run("compare", "anna0.wav", "gone.wav", "--json")
+    assert status == NOT_JUDGED
+    told = "gone.wav: could not be read (No such file or directory); check the path"
+    assert json.loads(said) == {"decision": "not judged", "error": told}
+
+
+def test_a_voice_is_enrolled_verified_identified_listed_and_forgotten(run, folder):
+    status, said, _ = run("enrol", "anna", "anna0.wav", "anna1.wav", "anna2.wav")
+    assert (status, said) == (0, "enrolled anna: 3 recordings, 6.0 s of speech\n")
+    assert stat.S_IMODE((folder / "voices.db").stat().st_mode) == 0o600
+    assert run("verify", "anna", "anna3.wav")[0] == ACCEPTED
+    assert run("verify", "anna", "bert3.wav")[0] == REJECTED
+    status, said, _ = run("identify", "anna3.wav")
+    assert status == ACCEPTED and said.startswith("FOUND: anna\n  anna: score 0.9")
+    status, said, _ = run("identify", "bert3.wav", "--json")
+    assert status == REJECTED and json.loads(said)["name"] is None
+    assert run("identify", "bert3.wav")[1].startswith("NOBODY: the speaker is none of the enrolled\n")
+    assert run("list")[1] == "anna: 3 recordings, 6.0 s, model abababababab\n"
+    assert json.loads(run("list", "--json")[1])["voices"][0]["name"] == "anna"
+    assert run("forget", "anna")[:2] == (0, "forgot anna\n")
+    assert run("list")[1] == "nobody is enrolled\n"
+    assert run("verify", "anna", "anna3.wav")[0] == NOT_JUDGED
+
+
+def test_enrolling_twice_adds_only_when_told_to(run):
+    assert "one recording only" in run("enrol", "anna", "anna0.wav")[1]
+    status, _, told = run("enrol", "anna", "bert0.wav")
+    assert status == NOT_JUDGED
+    assert told == "error: voices.db: anna is enrolled already; add recordings with --add, or forget the voice first\n"
+    status, said, _ = run("enrol", "anna", "anna1.wav", "bert2.wav", "--add")
+    assert status == 0 and said.splitlines() == [
+        "enrolled anna: 3 recordings, 6.0 s of speech",
+        "less sure: bert2.wav: sounds rather like somebody else than the other recordings; listen to it, and enrol "
+        "without it",
+    ]
+
+
+def test_a_recording_on_standard_input_is_judged(run, folder, monkeypatch):
+    content = (folder / "anna1.wav").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert run("compare", "anna0.wav", "-")[0] == ACCEPTED
+    status, _, told = run("compare", "-", "-")
+    assert status == NOT_JUDGED and "expected one recording on standard input" in told
+
+
+def test_voices_move_to_another_store_that_is_encrypted(run, folder):
+    run("enrol", "anna", "anna0.wav", "anna1.wav")
+    run("enrol", "bert", "bert0.wav")
+    assert run("export", "voices.jsonl")[1] == "wrote 2 voices to voices.jsonl, not encrypted\n"
+    assert stat.S_IMODE((folder / "voices.jsonl").stat().st_mode) == 0o600
+    (folder / "key").write_bytes(os.urandom(32))
+    (folder / "key").chmod(0o600)
+    other = ("--store", "other.db", "--key_file", "key")
+    assert run("import", "voices.jsonl", *other)[1] == "enrolled 2 voices; 0 there before, just the same\n"
+    assert run("import", "voices.jsonl", *other)[1] == "enrolled 0 voices; 2 there before, just the same\n"
+    assert [item[1].to_bytes() for item in Store("voices.db").items()] == [
+        item[1].to_bytes() for item in Store("other.db", "key").items()
+    ]
+    assert run("verify", "anna", "anna2.wav", *other)[0] == ACCEPTED
+    status, _, told = run("list", "--store", "other.db")
+    assert status == NOT_JUDGED and told == "error: other.db: it is encrypted: give its --key_file\n"
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("x", "voices.jsonl, line 3: malformed JSON"),
+        ("[]", "line 3: the content: expected an object"),
+        ('{"name": ""}', "line 3: name: expected 1 to 1000 printable characters"),
+        ('{"name": "a", "fingerprint": "ab"}', "line 3: fingerprint: expected 64 hex digits"),
+        ("x" * 200_000, "line 3: longer than 131,072 bytes"),
+        ("NAN", "line 3: embedding: expected base64 of finite float32 numbers"),
+        ("TWICE", "anna is enrolled already"),
+        ("MORE", "line 3: the content: 'x' is no known entry"),
+    ],
+)
+def test_a_faulty_file_imports_nothing(run, folder, line, told):
+    run("enrol", "anna", "anna0.wav")
+    run("export", "voices.jsonl")
+    head, anna = (folder / "voices.jsonl").read_text().splitlines()
+    content = json.loads(anna)
+    faulty = {
+        "NAN": json.dumps(content | {"name": "b", "embedding": "AADAfw=="}),
+        "TWICE": json.dumps(content | {"speech_s": 1.0}),
+        "MORE": json.dumps(content | {"name": "c", "x": 1}),
+    }
+    bert = json.dumps(content | {"name": "bert"})
+    (folder / "voices.jsonl").write_text("\n".join([head, bert, faulty.get(line, line), ""]))
+    status, _, error = run("import", "voices.jsonl")
+    assert status == NOT_JUDGED and told in error
+    assert run("list")[1].splitlines() == ["anna: 1 recording, 2.0 s, model abababababab"]
+    (folder / "voices.jsonl").write_text("no header\n")
+    assert "line 1" in run("import", "voices.jsonl", "--store", "new.db")[2]
+
+
+BAD = {
+    "gone.wav": "gone.wav: could not be read (No such file or directory)",
+    ".": ".: expected an audio file, found a folder, pipe or device",
+    "": "could not be read (No such file or directory)",
+    "text.wav": "text.wav: expected audio that libsndfile reads",
+    "silent.wav": "silent.wav: expected speech, found silence",
+    "nan.wav": "nan.wav: expected finite samples",
+    "short.wav": "short.wav: expected 0.5 s of speech or more",
+    "x\udcff.wav": "'x\\udcff.wav': could not be read",
+    "a\x1b[2J\n.wav": "'a\\x1b[2J\\n.wav': could not be read",
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("command", ["compare", "enrol", "verify", "identify"])
+def test_every_command_tells_a_bad_recording_and_does_nothing(run, folder, command, bad):
+    (folder / "text.wav").write_text("no audio")
+    soundfile.write(folder / "silent.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    soundfile.write(folder / "nan.wav", np.full(SAMPLE_RATE, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(folder / "short.wav", make_voice(110, 0.3, 0), SAMPLE_RATE)
+    before = (folder / "enrolled.db").read_bytes()
+    first = {"compare": ["anna0.wav"], "enrol": ["bert"], "verify": ["anna"], "identify": []}[command]
+    status, said, told = run(command, *first, bad, "--store", "enrolled.db")
+    assert status == NOT_JUDGED and said == ""
+    assert told.startswith("error: ") and BAD[bad] in told and told.count("\n") == 1
+    assert (folder / "enrolled.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x1b[2J", "x" * 101, "\udcff"])
+def test_every_command_tells_a_bad_name(run, name):
+    for command in (["enrol", name, "anna0.wav"], ["verify", name, "anna0.wav"], ["forget", name]):
+        status, said, told = run(*command, "--store", "enrolled.db")
+        assert (status, said) == (NOT_JUDGED, "")
+        assert f"{ascii(name)[:60]} is no name: expected 1 to 100 printable characters" in told
+
+
+def test_every_command_tells_an_unknown_name_a_missing_store_and_a_missing_model(run):
+    for command in (["verify", "nobody", "anna0.wav"], ["forget", "nobody"]):
+        status, _, told = run(*command, "--store", "enrolled.db")
+        assert status == NOT_JUDGED and "enrolled.db: nobody is not enrolled" in told
+    for command in (["verify", "anna", "anna0.wav"], ["identify", "anna0.wav"], ["list"], ["forget", "anna"]):
+        status, _, told = run(*command, "--store", "gone.db")
+        assert status == NOT_JUDGED and "gone.db: there is no store of voices" in told
+    for command in (["compare", "anna0.wav", "anna1.wav"], ["identify", "anna0.wav", "--store", "enrolled.db"]):
+        status, _, told = run(*command, model="gone")
+        assert status == NOT_JUDGED and "gone: expected a model folder, found none; make one with export.py" in told
+
+
+def test_a_changed_model_folder_is_never_used(run, folder):
+    with open(folder / "model" / "embedder.onnx", "r+b") as file:
+        file.write(b"?")
+    status, _, told = run("compare", "anna0.wav", "anna0.wav")
+    assert status == NOT_JUDGED and "embedder.onnx: expected sha256" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["judge"], ["compare", "a.wav"], ["compare", "a", "b", "--far", "x"], ["compare", "a", "b", "--thresh", "0"],
+     ["compare", "a", "b", "--use", "door", "--far", "0.1"], ["list", "anna"], ["enrol", "anna"]],
+)  # fmt: skip
+def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        verify.main(arguments)
+    assert end.value.code == NOT_JUDGED and "error: " in capsys.readouterr().err
+
+
+def test_a_use_or_far_that_the_model_cannot_promise_is_told(run):
+    for choice, told in (("--use", "window is no use"), ("--far", "a FAR of 1e-09 cannot be promised")):
+        value = "window" if choice == "--use" else "1e-9"
+        status, _, error = run("compare", "anna0.wav", "anna1.wav", choice, value)
+        assert status == NOT_JUDGED and told in error
+
+
+def test_the_help_fits_a_screen(capsys):
+    with pytest.raises(SystemExit) as end:
+        verify.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert end.value.code == 0 and len(lines) <= 32 and max(map(len, lines)) <= 90
+
+
+def test_a_mistake_of_ours_is_not_read_as_a_rejection(run, monkeypatch):
+    monkeypatch.setattr("voice_biometrics.inference.recognizer.Recognizer.compare", lambda *_: 1 / 0)
+    status, said, told = run("compare", "anna0.wav", "anna1.wav")
+    assert (status, said) == (NOT_JUDGED, "") and "ZeroDivisionError" in told
+
+
+WATCHED = """
+import sys
+for name in ("torch", "speechbrain", "hyperpyyaml", "yaml", "scipy", "pandas", "matplotlib", "onnx"):
+    sys.modules[name] = None  # importing it fails
+
+def watch(event, arguments):
+    if event in ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect"):
+        print(event, arguments)
+
+sys.addaudithook(watch)
+import verify
+sys.exit(verify.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "command, status", [(["compare", "anna0.wav", "bert0.wav"], 1), (["identify", "anna3.wav"], 0)]
+)
+def test_nothing_heavy_is_imported_and_nothing_that_is_loaded_is_executed(folder, command, status):
+    command = [sys.executable, "-c", WATCHED, *command, "--model", "model", "--store", "enrolled.db", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert json.loads(done.stdout)["decision"] == ("rejected", "accepted")[status == ACCEPTED]
+
+
+def test_no_status_but_0_means_accepted_when_the_answer_cannot_be_given(folder):
+    command = [sys.executable, str(ROOT / "verify.py"), "compare", "anna0.wav", "anna1.wav", "--model", "model"]
+    assert subprocess.run(command, capture_output=True).returncode == ACCEPTED
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, stdout=full, stderr=subprocess.DEVNULL).returncode == NOT_JUDGED
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (NOT_JUDGED, "")

@@ -1,0 +1,61 @@
+"""Batches of a few utterances of each speaker."""
+
+from collections import Counter
+
+import pytest
+
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.training.dataio import SpeakerBatches, loading_options
+
+SPEAKERS = [name for name, count in (("a", 4), ("b", 9), ("c", 5), ("d", 2), ("e", 4)) for _ in range(count)]
+
+
+def batches(epoch: int = 1, seed: int = 0) -> list[list[int]]:
+    sampler = SpeakerBatches(SPEAKERS, batch_size=6, utterances_per_speaker=2, seed=seed)
+    sampler.set_epoch(epoch)
+    found = list(sampler)
+    assert len(found) == len(sampler) == 4  # 24 utterances
+    return found
+
+
+def test_a_batch_has_two_different_utterances_of_each_of_three_speakers():
+    for epoch in range(50):
+        for batch in batches(epoch):
+            assert len(set(batch)) == 6
+            assert sorted(Counter(SPEAKERS[row] for row in batch).values()) == [2, 2, 2]
+
+
+def test_batches_follow_from_seed_and_epoch():
+    assert batches(1, 0) == batches(1, 0)
+    assert batches(1, 0) != batches(2, 0) and batches(1, 0) != batches(1, 1)
+
+
+def test_speakers_count_alike_and_all_of_their_utterances_are_used():
+    drawn = Counter(row for epoch in range(400) for batch in batches(epoch) for row in batch)
+    of_speaker = Counter()
+    for row, count in drawn.items():
+        of_speaker[SPEAKERS[row]] += count
+    assert set(drawn) == set(range(24))
+    assert max(of_speaker.values()) < 1.1 * min(of_speaker.values())
+
+
+@pytest.mark.parametrize(
+    "batch_size, per_speaker, found",
+    [
+        (6, 1, "expected 0, or 2 or more"),
+        (6, 4, "divide batch_size 6"),
+        (12, 2, "6 speakers.*more than the 5"),
+        (6, 3, "speaker d: expected 3"),
+        (6, -2, "expected 0, or 2 or more"),
+    ],
+)
+def test_batches_that_cannot_be_filled_are_refused(batch_size, per_speaker, found):
+    with pytest.raises(InputError, match=found):
+        SpeakerBatches(SPEAKERS, batch_size, per_speaker, seed=0)
+
+
+def test_without_speaker_batches_the_utterances_are_shuffled():
+    hparams = {"batch_size": 6, "utterances_per_speaker": 0, "num_workers": 0, "seed": 0}
+    assert loading_options(hparams, SPEAKERS) == {"num_workers": 0, "batch_size": 6, "shuffle": True, "drop_last": True}
+    with pytest.raises(InputError, match="smaller --batch_size"):
+        loading_options(hparams, SPEAKERS[:5])

@@ -1,0 +1,1 @@
+"""Rooms, noise, microphones and telephone lines for training crops and evaluation conditions."""

@@ -1,0 +1,1 @@
+"""Errors, whole files, audio, manifests and trial lists: imports nothing of ours."""

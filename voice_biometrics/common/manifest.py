@@ -1,0 +1,128 @@
+"""Manifests: one CSV row an utterance, in the columns that SpeechBrain's loaders expect.
+
+``ID, duration, wav, start, stop, spk_id`` and further columns of metadata (``gender``, ``age``, ...): ``duration`` in
+seconds, ``wav`` beginning with ``$data_root`` (or ``$data_root.<corpus>`` where corpora are joined), ``start`` and
+``stop`` in samples at the file's own rate. Rows are sorted by ``ID``, so two runs write the same bytes.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.files import written_whole
+
+COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+NUMBERS = {"duration": float, "start": int, "stop": int}
+
+
+class CorpusFolder(NamedTuple):
+    """One of the corpora that a run joins."""
+
+    label: str  # the corpus' name, numbered where it is named twice: voxceleb, voxceleb_2
+    corpus: str
+    folder: Path
+
+
+def corpus_folders(corpus: str, data_folder: str) -> list[CorpusFolder]:
+    """Return the corpora named by the hparams keys ``corpus`` and ``data_folder``, comma-separated lists.
+
+    Raises InputError for a different number of corpora and folders.
+    """
+    names, folders = ([item.strip() for item in text.split(",") if item.strip()] for text in (corpus, data_folder))
+    if len(names) != len(folders):
+        raise InputError(f"{len(names)} corpora, {len(folders)} data folders: name as many folders as corpora")
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    labels = [name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)]
+    return [CorpusFolder(*entry) for entry in zip(labels, names, map(Path, folders), strict=True)]
+
+
+def data_roots(corpus: str, data_folder: str) -> dict[str, str]:
+    """Return the folder of each root variable: ``data_root``, or ``data_root.<label>`` with joined corpora."""
+    entries = corpus_folders(corpus, data_folder)
+    return {root_variable(entry.label, len(entries) > 1): str(entry.folder) for entry in entries}
+
+
+def root_variable(label: str, joined: bool) -> str:
+    """Return the variable that manifests use for a corpus' folder."""
+    return f"data_root.{label}" if joined else "data_root"
+
+
+def read_record(manifest_folder: Path) -> dict:
+    """Return the record of an earlier preparation (``prepared.json``); empty when there is none that can be read."""
+    try:
+        return json.loads((manifest_folder / "prepared.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def read_manifest(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """Return a manifest as a table: ``duration`` float, ``start`` and ``stop`` int, all else text.
+
+    ``columns`` are those that it must have: where no audio is read, ``ID`` and ``spk_id`` will do. Raises InputError
+    when it is missing or empty, lacks a column, has a malformed number or an ID twice.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: the manifest is missing; prepare the corpus first (python -m data_prep --help)")
+    try:
+        manifest = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a CSV with the columns {', '.join(columns)}: {error}") from error
+    missing = [column for column in columns if column not in manifest.columns]
+    if missing:
+        raise InputError(f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} missing")
+    if manifest.empty:
+        raise InputError(f"{path}: expected at least one utterance, found none")
+    try:
+        manifest = manifest.astype({name: kind for name, kind in NUMBERS.items() if name in manifest})
+    except ValueError as error:
+        raise InputError(f"{path}: expected numbers as duration, start and stop: {error}") from error
+    check_unique_ids(manifest, str(path))
+    return manifest
+
+
+def check_unique_ids(manifest: pd.DataFrame, name: str) -> None:
+    """Raise InputError naming the first ID that stands twice, and both files."""
+    twice = manifest["ID"].duplicated(keep=False)
+    if twice.any():
+        first = manifest[twice].iloc[0]["ID"]
+        stands_for = "wav" if "wav" in manifest else "spk_id"
+        found = manifest.loc[manifest["ID"] == first, stands_for].tolist()
+        raise InputError(f"{name}: utterance ID {first} stands for {' and '.join(found[:2])}; rename or remove one")
+
+
+def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
+    """Write ``manifest`` sorted by ``ID``, whole or not at all."""
+    further = [column for column in manifest.columns if column not in COLUMNS]
+    with written_whole(path) as temporary:
+        manifest[COLUMNS + further].sort_values("ID").to_csv(temporary, index=False)
+
+
+def describe(manifest: pd.DataFrame) -> str:
+    """Say how much a manifest holds: utterances, speakers, hours."""
+    hours = manifest["duration"].sum() / 3600
+    return f"{len(manifest):,} utterances, {manifest['spk_id'].nunique():,} speakers, {hours:.2f} hours"
+
+
+def read_utterances(manifest_file: Path, replacements: dict[str, str]) -> pd.DataFrame:
+    """Return a manifest with ``$data_root`` replaced in ``wav``.
+
+    Raises InputError when a manifest names a root that ``replacements`` lacks, or a file that is not there.
+    """
+    manifest = read_manifest(manifest_file)
+    root = manifest["wav"].str.extract(r"^\$([\w.]+)/", expand=False)
+    unknown = root.dropna()[~root.dropna().isin(list(replacements))]
+    if len(unknown):
+        raise InputError(
+            f"{manifest_file}: ${unknown.iloc[0]} stands for no folder; expected {', '.join(replacements)}; give "
+            "--corpus and --data_folder of this manifest"
+        )
+    for name, folder in replacements.items():
+        manifest["wav"] = manifest["wav"].where(root != name, folder + manifest["wav"].str.slice(len(name) + 1))
+    first = manifest["wav"].iloc[0]
+    if not Path(first).is_file():
+        raise InputError(f"{manifest_file}: {first} is missing; check --data_folder")
+    return manifest

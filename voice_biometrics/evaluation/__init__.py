@@ -1,0 +1,1 @@
+"""Scored trials to results: thresholds, conditions, groups, comparison."""

@@ -1,0 +1,1 @@
+"""Hparams files, the run folder, checkpoints."""

@@ -1,0 +1,133 @@
+"""Checkpoints that are whole or not there, and recovery that goes past a broken one.
+
+SpeechBrain's Checkpointer writes its files one by one into the final folder; a kill or a full disk in the middle leaves
+a folder that looks like a checkpoint and cannot be loaded. Here the folder gets its name when it is complete.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+from voice_biometrics.common.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = "unfinished-"
+BROKEN = "broken-"
+
+
+class WholeCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, with folders that appear complete and a check before loading."""
+
+    def _new_checkpoint_dirpath(self) -> Path:
+        """Return the folder to write to; ``save_checkpoint`` renames it."""
+        final = super()._new_checkpoint_dirpath()
+        return final.with_name(UNFINISHED + final.name)
+
+    def save_checkpoint(self, *args, **kwargs) -> Checkpoint | None:
+        """Save a checkpoint under a temporary name and rename its folder.
+
+        Raises InputError when it cannot be written; the checkpoints before it are as they were.
+        """
+        if if_main_process():
+            for leftover in self.checkpoints_dir.glob(UNFINISHED + "*"):
+                shutil.rmtree(leftover)
+        ddp_barrier()
+        try:
+            checkpoint = super().save_checkpoint(*args, **{**kwargs, "verbosity": logging.DEBUG})
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise InputError(
+                f"{self.checkpoints_dir}: the checkpoint could not be written ({error}); make room and start again "
+                "with the same command: training goes on from the checkpoint before"
+            ) from error
+        ddp_barrier()
+        if checkpoint is not None:
+            final = checkpoint.path.with_name(checkpoint.path.name.removeprefix(UNFINISHED))
+            checkpoint.path.rename(final)
+            checkpoint = self._construct_checkpoint_objects([final])[0]
+        ddp_barrier()  # all processes see the same folders before they choose which to delete
+        return checkpoint
+
+    def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
+        """Load the best of the sound checkpoints by the given criterion (the newest by default), if there is one.
+
+        A checkpoint that cannot be read is set aside under another name and told. Raises InputError when a sound one
+        does not fit the network of the hparams.
+        """
+        if if_main_process():
+            for checkpoint in self.list_checkpoints():
+                self._set_aside_if_broken(checkpoint)
+        ddp_barrier()
+        checkpoint = self.find_checkpoint(*args, **kwargs)
+        if checkpoint is not None:
+            self._load_or_explain(checkpoint)
+        return checkpoint
+
+    def find_best(self) -> Checkpoint | None:
+        """Return the checkpoint that ``load_best`` loads, None when there is none."""
+        return self.find_checkpoint(min_key="EER") or self.find_checkpoint()
+
+    def load_best(self) -> Checkpoint:
+        """Load the checkpoint of the lowest EER on held-out speakers, or the newest where nobody was held out.
+
+        Raises InputError when there is none, or it cannot be loaded.
+        """
+        return self._load_for_use(self.find_best())
+
+    def load_newest(self) -> Checkpoint:
+        """Load the newest checkpoint; InputError when there is none, or it cannot be loaded."""
+        return self._load_for_use(self.find_checkpoint())
+
+    def _load_for_use(self, checkpoint: Checkpoint | None) -> Checkpoint:
+        """Load a checkpoint without setting a broken one aside."""
+        if checkpoint is None:
+            raise InputError(f"{self.checkpoints_dir}: no checkpoint; train first: python train.py, same arguments")
+        faults = [_fault(path) for name, path in checkpoint.paramfiles.items() if name in self.recoverables]
+        if any(faults):
+            found = " ".join(faults).strip()
+            raise InputError(f"{checkpoint.path}: damaged ({found}); train on, or remove this folder")
+        self._load_or_explain(checkpoint)
+        return checkpoint
+
+    def _set_aside_if_broken(self, checkpoint: Checkpoint) -> None:
+        """Rename the folder of a checkpoint one of whose files is missing, truncated or foreign."""
+        missing = [name for name in self.recoverables if name not in checkpoint.paramfiles and "dataloader" not in name]
+        faults = [f"{name}.ckpt is missing" for name in missing]
+        faults += [fault for path in checkpoint.paramfiles.values() if (fault := _fault(path))]
+        if faults:
+            aside = checkpoint.path.with_name(BROKEN + checkpoint.path.name)
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.path.rename(aside)
+            logger.warning("Checkpoint %s is broken (%s): set aside as %s", checkpoint.path, faults[0], aside.name)
+
+    def _load_or_explain(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint, turning a misfit into an InputError."""
+        try:
+            self.load_checkpoint(checkpoint)
+        except (RuntimeError, ValueError, KeyError) as error:
+            first_lines = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{checkpoint.path}: does not fit the network of these hparams and speakers: {first_lines}; give the "
+                "arguments that it was trained with, or train into another folder (--output_folder)"
+            ) from error
+
+
+def _fault(path: Path) -> str:
+    """Say why one file of a checkpoint cannot be read, or nothing when it can.
+
+    Networks, optimisers and schedulers are archives of torch's; the small states of SpeechBrain's are text.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_archive = file.read(2) == b"PK"
+        if is_archive:
+            torch.load(path, map_location="cpu", weights_only=True)
+        elif not path.read_text(encoding="utf-8").strip():
+            return f"{path.name} is empty"
+    except Exception as error:  # whatever a damaged archive makes torch raise
+        return f"{path.name}: {type(error).__name__}"
+    return ""

@@ -1,0 +1,1 @@
+"""A trained run to a model folder: ONNX files, calibration, model card."""

@@ -1,0 +1,187 @@
+"""Waveforms to normalised features in ONNX, by matrix products: equal to what was trained with.
+
+ONNX Runtime's own STFT takes longer than the whole network. A Fourier transform of 400 points as one matrix product
+does not, and one step of decimation in frequency halves it: the even bins are those of ``x[n] + x[n + N/2]``, the odd
+ones of ``x[n] - x[n + N/2]``, each half as long.
+
+Source: Cooley and Tukey 1965 (the step); the features are those of SpeechBrain and torchaudio, by their own matrices.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from speechbrain.lobes.features import MFCC, Fbank
+from speechbrain.nnet.containers import LengthsCapableSequential
+from speechbrain.processing.features import InputNormalization
+from torch import Tensor, nn
+
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.export.onnx_ecapa import OnnxGraph
+from voice_biometrics.models.features import TorchaudioMFCC
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """What defines the features: log mel energies, and perhaps their cosine transform.
+
+    window : (n_fft,). hop : samples. reflects : the waveform's edges are reflected, else there are zeros beyond them.
+    mels : (bins, mels). floor : the least mel energy; offset : or what is added to it, before the logarithm.
+    decibels : decibels for a factor e, or 1 for natural logarithms. top_db : the range below the loudest, None: no end.
+    cosines : (mels, coefficients), or None.
+    centred : each utterance's mean over time is taken away. least_deviation : and what is left is divided by its
+        standard deviation over time, or by this where that is smaller; None: it is not.
+    """
+
+    window: Tensor
+    hop: int
+    reflects: bool
+    mels: Tensor
+    floor: float
+    offset: float
+    decibels: float
+    top_db: float | None
+    cosines: Tensor | None
+    centred: bool
+    least_deviation: float | None
+
+
+def read_front_end(compute_features: nn.Module, mean_var_norm: nn.Module) -> FrontEnd:
+    """Return what defines the features of two modules of a hparams file.
+
+    Raises InputError for features other than MFCC, Fbank (without deltas and context) and TorchaudioMFCC, and for a
+    normalisation other than that of each utterance by itself, or none.
+    """
+    if isinstance(mean_var_norm, InputNormalization) and mean_var_norm.norm_type == "sentence":
+        normalisation = {"centred": True, "least_deviation": mean_var_norm.epsilon if mean_var_norm.std_norm else None}
+    elif isinstance(mean_var_norm, LengthsCapableSequential) and not mean_var_norm:  # of nothing
+        normalisation = {"centred": False, "least_deviation": None}
+    else:
+        raise InputError(f"mean_var_norm: the export knows norm_type sentence, not this {type(mean_var_norm).__name__}")
+    if isinstance(compute_features, TorchaudioMFCC):
+        return FrontEnd(**_of_torchaudio(compute_features), **normalisation)
+    if isinstance(compute_features, MFCC | Fbank):
+        return FrontEnd(**_of_speechbrain(compute_features), **normalisation)
+    raise InputError(f"compute_features: the export does not know {type(compute_features).__name__}")
+
+
+def _of_speechbrain(features: MFCC | Fbank) -> dict:
+    if features.deltas or features.context:
+        raise InputError("compute_features: the export knows no deltas and no context; train with both False")
+    stft, bank = features.compute_STFT, features.compute_fbanks
+    axes = [axis.repeat(bank.n_stft, 1).t() for axis in (bank.f_central, bank.band)]  # (mels, bins) each
+    return dict(
+        window=_centred_in(stft.window, stft.n_fft),
+        hop=stft.hop_length,
+        reflects=False,
+        mels=bank._create_fbank_matrix(*axes),
+        floor=bank.amin,
+        offset=0.0,
+        decibels=bank.multiplier / math.log(10),
+        top_db=bank.top_db,
+        cosines=features.compute_dct.dct_mat if isinstance(features, MFCC) else None,
+    )
+
+
+def _of_torchaudio(features: TorchaudioMFCC) -> dict:
+    mfcc = features.mfcc
+    spectrogram, decibels = mfcc.MelSpectrogram.spectrogram, mfcc.amplitude_to_DB
+    return dict(
+        window=_centred_in(spectrogram.window, spectrogram.n_fft),
+        hop=spectrogram.hop_length,
+        reflects=True,
+        mels=mfcc.MelSpectrogram.mel_scale.fb,
+        floor=0.0 if mfcc.log_mels else decibels.amin,
+        offset=1e-6 if mfcc.log_mels else 0.0,
+        decibels=1.0 if mfcc.log_mels else decibels.multiplier / math.log(10),
+        top_db=None if mfcc.log_mels else decibels.top_db,
+        cosines=mfcc.dct_mat,
+    )
+
+
+def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[str, Tensor | None]:
+    """Add what turns ``waves`` (batch, samples) into normalised features (batch, frames, features).
+
+    Where only the mean is taken away, the cosine transform (features, coefficients) is left to the network, whose first
+    layer can take it over: centring before it or after it is the same. Returns it as well then, else None.
+    """
+    graph.place = "front_end/"
+    n_fft = front_end.window.numel()
+    frames = graph.op("Mul", _frames(graph, front_end, waves), front_end.window)  # (batch, frames, n_fft)
+    first, second = graph.split(frames, 2, axis=2)
+    even = _power(graph, graph.op("Add", first, second), _fourier(n_fft, first=0))
+    odd = _power(graph, graph.op("Sub", first, second), _fourier(n_fft, first=1))
+    parts = [graph.op("MatMul", power, mels) for power, mels in zip((even, odd), _halves(front_end.mels), strict=True)]
+    features, cosines = _logarithm(graph, front_end, graph.op("Add", *parts)), front_end.cosines
+    if front_end.least_deviation is not None and cosines is not None:
+        features, cosines = graph.op("MatMul", features, cosines), None
+    if front_end.centred:
+        features = graph.op("Sub", features, graph.op("ReduceMean", features, [1], keepdims=1))
+    if front_end.least_deviation is not None:
+        deviation = graph.op("Sqrt", graph.op("ReduceMean", graph.op("Mul", features, features), [1], keepdims=1))
+        features = graph.op("Div", features, graph.op("Max", deviation, front_end.least_deviation))
+    return features, cosines
+
+
+def _frames(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> str:
+    """Cut overlapping frames, centred on every ``hop`` samples: (batch, samples) -> (batch, frames, n_fft).
+
+    The waveform is cut into blocks, of which hop and frame are multiples, and frames are gathered from whole blocks.
+    """
+    n_fft, hop = front_end.window.numel(), front_end.hop
+    block = math.gcd(n_fft, hop)
+    if front_end.reflects:
+        waves = graph.op("Pad", waves, [0, n_fft // 2, 0, n_fft // 2], mode="reflect")
+        padding = [0, 0, 0, block - 1]
+    else:
+        padding = [0, n_fft // 2, 0, n_fft // 2 + block - 1]
+    waves = graph.op("Pad", waves, padding)
+    num_samples = graph.op("Shape", waves, start=1, end=2)  # (1,)
+    num_blocks = graph.op("Div", num_samples, [block])
+    whole = graph.op("Slice", waves, [0], graph.op("Mul", num_blocks, [block]), [1])
+    blocks = graph.op("Reshape", whole, [0, -1, block])  # (batch, blocks, samples)
+    in_between = graph.op("Sub", graph.op("Sub", num_samples, [block - 1]), [n_fft])  # from the first to the last frame
+    num_frames = graph.op("Squeeze", graph.op("Add", graph.op("Div", in_between, [hop]), [1]), [0])
+    starts = graph.op("Mul", graph.op("Range", 0, num_frames, 1), [hop // block])
+    which = graph.op("Add", graph.op("Unsqueeze", starts, [1]), list(range(n_fft // block)))  # (frames, blocks a frame)
+    gathered = graph.op("Gather", blocks, graph.op("Reshape", which, [-1]), axis=1)
+    return graph.op("Reshape", gathered, [0, -1, n_fft])
+
+
+def _power(graph: OnnxGraph, halves: str, fourier: Tensor) -> str:
+    """Squared magnitudes: (batch, frames, n_fft / 2) -> (batch, frames, bins)."""
+    parts = graph.split(graph.op("MatMul", halves, fourier), 2, axis=2)  # real, imaginary
+    return graph.op("Add", *(graph.op("Mul", part, part) for part in parts))
+
+
+def _logarithm(graph: OnnxGraph, front_end: FrontEnd, energies: str) -> str:
+    if front_end.offset:
+        energies = graph.op("Add", energies, front_end.offset)
+    if front_end.floor:
+        energies = graph.op("Max", energies, front_end.floor)
+    logs = graph.op("Mul", graph.op("Log", energies), front_end.decibels)
+    if front_end.top_db is None:
+        return logs
+    loudest = graph.op("ReduceMax", logs, [1, 2], keepdims=1)
+    return graph.op("Max", logs, graph.op("Sub", loudest, front_end.top_db))
+
+
+def _centred_in(window: Tensor, n_fft: int) -> Tensor:
+    """Return the window with zeros on both sides, as torch's STFT puts a shorter one into its frame."""
+    if n_fft % 2:
+        raise InputError(f"compute_features: the export knows an even n_fft only, found {n_fft}")
+    missing = n_fft - window.numel()
+    return F.pad(window, (missing // 2, missing - missing // 2))
+
+
+def _fourier(n_fft: int, first: int) -> Tensor:
+    """Return cosines beside sines, (n_fft / 2, 2 * bins), of every other bin from ``first`` to half the rate."""
+    bins = torch.arange(first, n_fft // 2 + 1, 2, dtype=torch.float64)
+    angles = 2 * math.pi / n_fft * torch.arange(n_fft // 2, dtype=torch.float64)[:, None] * bins
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _halves(mels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of the even and of the odd bins."""
+    return mels[0::2].contiguous(), mels[1::2].contiguous()

@@ -1,0 +1,245 @@
+"""A finished run to a model folder, whole or not there.
+
+The layout that SpeechBrain's own ``SpeakerRecognition.from_hparams(source=...)`` loads, without the network.
+
+``hyperparams.yaml`` (the modules, as they were trained) and ``embedding_model.ckpt`` (their weights). A hparams file is
+a program: SpeechBrain runs it when it loads it.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ruamel.yaml.comments import CommentedMap
+from safetensors.torch import save as safetensors_bytes
+
+from voice_biometrics.common.audio import read_audio
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.files import write_json
+from voice_biometrics.evaluation.conditions import conditions_named
+from voice_biometrics.evaluation.groups import measure_groups
+from voice_biometrics.evaluation.trained_run import WEIGHTS, FinishedRun, as_yaml
+from voice_biometrics.export.calibration import (
+    Measured,
+    Source,
+    calibration_entry,
+    check_calibration_runs,
+    held_out_more_than_once,
+    measure,
+    rates_under,
+    score_held_out,
+)
+from voice_biometrics.export.model_card import CardFacts, weights_metadata, write_card
+from voice_biometrics.export.onnx_export import export_onnx, write_metadata
+from voice_biometrics.export.quantise import SCHEME, quantise
+from voice_biometrics.inference.embedder import Embedder, OnnxEmbedder, onnx_metadata
+from voice_biometrics.inference.model_folder import (
+    CALIBRATION_NAME,
+    CARD_NAME,
+    FORMAT,
+    ONNX_NAMES,
+    SPEECHBRAIN_NAME,
+    SUMS_NAME,
+    WEIGHTS_NAME,
+    ModelFolder,
+    read_model_folder,
+    write_sums,
+)
+from voice_biometrics.scoring.embeddings import MIN_DURATION_S, embed
+
+HEADER = """\
+# {name} {version}, for SpeechBrain:
+#   from speechbrain.inference.speaker import SpeakerRecognition
+#   model = SpeakerRecognition.from_hparams(source="<this folder>", savedir="<this folder>")
+#   model.verify_files("a.wav", "b.wav")
+# Its score is the cosine that ../calibration.json gives a meaning to (fp32); its threshold of 0.25 is not this model's.
+
+sample_rate: {sample_rate}
+"""
+FOOTER = f"""
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        {WEIGHTS}: !ref <{WEIGHTS}>
+"""
+
+
+def write_speechbrain_layout(run: FinishedRun, folder: Path, version: str) -> None:
+    """Write the two files to ``folder``."""
+    folder.mkdir()
+    header = HEADER.format(name=run.settings["name"], version=version, sample_rate=run.sample_rate)
+    nodes = CommentedMap(run.nodes)
+    (folder / "hyperparams.yaml").write_text(header + as_yaml(nodes).rstrip() + "\n" + FOOTER, encoding="utf-8")
+    torch.save(run.modules[WEIGHTS].state_dict(), folder / f"{WEIGHTS}.ckpt")
+
+
+LEAST_COSINE = 0.99999  # of an ONNX embedding to the run's own
+NUM_COMPARED = 30  # utterances, from the shortest to the longest
+CARD_CONDITIONS = ("channel", "noise:10", "telephone", "short:1,2")
+
+
+def write_model_folder(run: FinishedRun, others: Sequence[FinishedRun], destination: Path, version: str) -> ModelFolder:
+    """Make the model folder of a run; one that is there is replaced when the new one is complete.
+
+    Arguments
+    ---------
+    run : what to export. others : runs of the same kind whose held-out speakers the calibration is to come from; none
+        for the run's own. destination : the model folder. version : of the model, in words of the user.
+
+    Raises
+    ------
+    InputError : a module cannot be exported, nobody was held out, another run was built otherwise, the ONNX file does
+        not give the run's embeddings, or ``destination`` is something else than a model folder.
+    """
+    check_calibration_runs(run, others)  # at the door, since the rest takes minutes
+    if not others:
+        run.held_out()
+    if destination.exists() and not (destination / SUMS_NAME).is_file():
+        raise InputError(f"{destination}: is there and is no model folder; name another place: --model_folder")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as scratch:
+        folder = Path(scratch) / "model"
+        own = Source(run, make_embedders(run, folder))
+        sources = [Source(other, make_embedders(other, Path(scratch) / f"{i}")) for i, other in enumerate(others)]
+        for source in (own, *sources):
+            check_parity(source.run, source.embedders["fp32"])
+        fill(folder, run, sources or [own], version)
+        model = read_model_folder(folder)
+        for precision in ONNX_NAMES:
+            Embedder(model, precision)  # what cannot be loaded is not handed out
+        if destination.exists():
+            os.replace(destination, Path(scratch) / "before")
+        os.replace(folder, destination)
+    return read_model_folder(destination)
+
+
+def make_embedders(run: FinishedRun, folder: Path) -> dict[str, OnnxEmbedder]:
+    """Write the two ONNX files of a run, without metadata, to a new folder and load them."""
+    folder.mkdir()
+    export_onnx(run.modules, run.dims, folder / ONNX_NAMES["fp32"])
+    quantise(folder / ONNX_NAMES["fp32"], folder / ONNX_NAMES["int8"])
+    return {
+        precision: OnnxEmbedder((folder / name).read_bytes(), name, run.sample_rate, MIN_DURATION_S)
+        for precision, name in ONNX_NAMES.items()
+    }
+
+
+def check_parity(run: FinishedRun, embedder: OnnxEmbedder) -> float:
+    """Return the least cosine of ONNX embeddings to the run's own, of utterances from the shortest to the longest.
+
+    Raises InputError when it is below 0.99999.
+    """
+    manifest = run.utterances("train").sort_values("duration")
+    chosen = manifest.iloc[np.unique(np.linspace(0, len(manifest) - 1, NUM_COMPARED).astype(int))]
+    cosines = []
+    for wav, start, stop in zip(chosen["wav"], chosen["start"], chosen["stop"], strict=True):
+        samples = read_audio(wav, run.sample_rate, start, stop)
+        samples = np.resize(samples, max(samples.size, embedder.min_samples))
+        pair = np.stack([embed(run.modules, torch.from_numpy(samples)[None])[0], embedder(samples)]).astype(np.float64)
+        cosines.append(pair[0] @ pair[1] / np.linalg.norm(pair, axis=1).prod())
+    if not min(cosines) >= LEAST_COSINE:
+        raise InputError(
+            f"{run.folder}: the ONNX file gives other embeddings than the run (cosine {min(cosines):.6f}, expected "
+            f"{LEAST_COSINE} or more): the export does not know this network well enough"
+        )
+    return min(cosines)
+
+
+def fill(folder: Path, run: FinishedRun, sources: Sequence[Source], version: str) -> None:
+    """Write all other files of the model folder beside the two ONNX files."""
+    by_precision = {precision: measure(score_held_out(sources, precision)) for precision in ONNX_NAMES}
+    held_out = _in_words(run, sources)
+    own = fingerprints(run)
+    for precision, name in ONNX_NAMES.items():
+        metadata = onnx_metadata(run.settings["name"], version, run.sample_rate, own[precision])
+        write_metadata(folder / name, metadata)
+    write_json(_calibration(run, version, held_out, by_precision, own), folder / CALIBRATION_NAME)
+    write_speechbrain_layout(run, folder / SPEECHBRAIN_NAME, version)
+    tensors = {name: tensor.contiguous() for name, tensor in run.modules[WEIGHTS].state_dict().items()}
+    (folder / WEIGHTS_NAME).write_bytes(safetensors_bytes(tensors, weights_metadata(run, version, own["fp32"])))
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.*"))}
+    others = [source.run for source in sources if source.run is not run]
+    further = _further(sources, by_precision["fp32"])
+    facts = CardFacts(run, others, version, held_out, by_precision, sizes=sizes, **further)
+    (folder / CARD_NAME).write_text(write_card(facts), encoding="utf-8")
+    write_sums(folder)
+
+
+def fingerprints(run: FinishedRun) -> dict[str, str]:
+    """Return the fingerprint of each precision: int8 scores have another scale."""
+    exact = run.fingerprint()
+    return {"fp32": exact, "int8": hashlib.sha256(f"{exact} {SCHEME}".encode()).hexdigest()}
+
+
+def _further(sources: Sequence[Source], measured: Measured) -> dict:
+    """Measure other conditions, and groups, at the first operating point there is."""
+    if not measured.thresholds.points:
+        return {"use": "", "conditions": {}, "groups": None}
+    use, point = next(iter(measured.thresholds.points.items()))
+    conditions = [condition for text in CARD_CONDITIONS for condition in conditions_named(text)]
+    altered = {
+        condition.name: rates_under(measured, score_held_out(sources, "fp32", condition), point)
+        for condition in conditions
+    }
+    decided = measured.trials.table.assign(score=measured.llrs)
+    return {
+        "use": use,
+        "conditions": altered,
+        "groups": measure_groups(decided, measured.trials.utterances, point.threshold),
+    }
+
+
+def _in_words(run: FinishedRun, sources: Sequence[Source]) -> str:
+    """Say whom the model was measured on."""
+    speakers = {speaker for source in sources for speaker in source.run.held_out()[0]["spk_id"]}
+    runs = [source.run for source in sources]
+    words = f"{len(speakers)} speakers of {run.settings.get('valid_corpus') or run.settings['corpus']} that "
+    if runs == [run]:
+        words += "were held out of training"
+    else:
+        words += f"were held out of {len(sources)} trainings of the same kind; this model itself may have heard them"
+        if several := held_out_more_than_once(runs):
+            words += (
+                f". {several} of them were held out of more than one: their trials count once for each network, and "
+                "the intervals take them as one speaker"
+            )
+    if any(source.run.held_out_chose_it for source in sources):
+        words += "; they chose the checkpoint as well, so that the figures are a little too good"
+    return words
+
+
+def _calibration(
+    run: FinishedRun, version: str, held_out: str, by_precision: Mapping[str, Measured], own: Mapping[str, str]
+) -> dict:
+    """Return the content of ``calibration.json``."""
+    utterances = by_precision["fp32"].trials.utterances
+    duration_s = utterances["duration"]
+    return {
+        "format": FORMAT,
+        "name": run.settings["name"],
+        "version": version,
+        "sample_rate": run.sample_rate,
+        "embedding_dim": run.dims,
+        "min_duration_s": MIN_DURATION_S,
+        "held_out": {
+            "description": held_out,
+            "num_speakers": int(utterances["spk_id"].nunique()),
+            "num_utterances": len(utterances),
+            "duration_s": {
+                "shortest": float(duration_s.min()),
+                "median": float(duration_s.median()),
+                "longest": float(duration_s.max()),
+            },
+        },
+        "embedders": {
+            precision: calibration_entry(measured, ONNX_NAMES[precision], own[precision])
+            for precision, measured in by_precision.items()
+        },
+    }

@@ -1,0 +1,1 @@
+"""Results to report.md, report.html and plots."""

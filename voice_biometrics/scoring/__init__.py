@@ -1,0 +1,1 @@
+"""Utterances to embeddings to trial scores; score files."""

@@ -1,0 +1,1 @@
+"""SpeakerBrain, dataset, losses, optimisation, transfer."""
