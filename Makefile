@@ -4,7 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := hparams/ecapa_small.yaml --batch_size 32 --number_of_epochs 10 --crop_duration_s 2.0
 
-.PHONY: install train test lint clean
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.PHONY: install train test test-slow test-all lint clean
 
 install: .venv/installed  ## the virtual environment: all that the scripts need
 
@@ -12,8 +14,13 @@ train: .venv/installed  ## train on the demo voices and evaluate
 	$(BIN)/python train.py $(DEMO)
 	$(BIN)/python eval_eer.py $(DEMO)
 
-test: .venv/tests-installed lint  ## check the code
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test: .venv/tests-installed lint  ## check the code, in minutes
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/tests-installed  ## what `make test` leaves out: kills, several processes, every variant
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 lint: .venv/tests-installed
 	$(BIN)/ruff check .
