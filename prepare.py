@@ -1,7 +1,7 @@
-"""Prepare a corpus without training: ``python -m data_prep HPARAMS [--key value ...]``.
+"""Prepare a corpus without training: ``python prepare.py HPARAMS [--key value ...]``.
 
 Writes the manifests and trial lists of the run folder that ``train.py`` with the same arguments would use. Any key of
-the hparams file can be overridden; those that matter are ``corpus``, ``data_folder``, ``trial_list``,
+the hparams file can be overridden; relevant here are ``corpus``, ``data_folder``, ``trial_list``,
 ``valid_speakers``, ``test_speakers`` and ``split_seed``.
 """
 
@@ -17,12 +17,12 @@ from voice_biometrics.experiment.hparams import read_command_line
 
 @tell_input_errors
 def main(arguments: list[str]) -> None:
-    """Prepare the corpus that the hparams name."""
+    """Prepare the corpora of the hparams."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run = read_command_line(arguments, __doc__)
     folder = Path(run.settings["manifest_folder"])
     prepare(Settings.from_hparams(run.settings), folder)
-    print(f"Manifests and trial lists are in {folder}\nNext: python train.py {run.command_line}")
+    print(f"Manifests and trial lists: {folder}\nNext: python train.py {run.command_line}")
 
 
 if __name__ == "__main__":

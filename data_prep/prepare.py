@@ -1,9 +1,9 @@
 """Prepare one corpus or several joined: headers, speaker splits, trials, checks, manifests.
 
-Written to the manifest folder: ``train.csv``, ``valid.csv`` and ``valid_trials.csv`` (held-out training speakers),
-``test.csv`` and ``test_trials.csv`` (where there is a test part), ``skipped.csv`` (training files that cannot be used)
-and, last, ``prepared.json``: the settings, a checksum of the list of files, and the counts. With the same settings and
-files nothing is done again.
+Writes to the manifest folder ``train.csv``, ``valid.csv`` and ``valid_trials.csv`` (held-out training speakers),
+``test.csv`` and ``test_trials.csv`` (if there is a test part), ``skipped.csv`` (unusable training files) and, last,
+``prepared.json`` with settings, a checksum of the list of files, and counts. Existing manifests of the same settings
+and files are reused.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ from voice_biometrics.common.trial_lists import make_trials, read_trials, resolv
 
 logger = logging.getLogger(__name__)
 
-MAX_SKIPPED = 0.01  # share of the training files
-FORMAT_VERSION = 1  # grows when the same settings come to write something else
+MAX_SKIPPED = 0.01  # fraction of the training files
+FORMAT_VERSION = 1  # incremented when the same settings produce other manifests
 
 
 def prepare(settings: Settings, manifest_folder: Path) -> dict:
-    """Write the manifests and trial lists, and return the record that ``prepared.json`` keeps.
+    """Write the manifests and trial lists, and return the content of ``prepared.json``.
 
-    Raises InputError, before anything is written, for a fault of the corpus or of a setting.
+    Raises InputError, before anything is written, for a fault of the corpus or a setting.
     """
     corpora = settings.corpora()
     record = {"version": FORMAT_VERSION, "settings": settings.portable(), "files_sha256": _fingerprint(corpora)}
     done = read_record(manifest_folder)
     if all(done.get(key) == value for key, value in record.items()):
-        logger.info("Manifests of the same settings and files are in %s", manifest_folder)
+        logger.info("Reusing the manifests in %s: same settings and files", manifest_folder)
         return done
     parts_of, skipped = {}, []
     for label, corpus in corpora.items():
@@ -49,7 +49,7 @@ def prepare(settings: Settings, manifest_folder: Path) -> dict:
 
 
 def _fingerprint(corpora: dict[str, Corpus]) -> str:
-    """Return a checksum of the paths, speakers and metadata of all utterances, and of the trial lists' bytes."""
+    """Return a checksum of paths, speakers, metadata and trial lists."""
     digest = hashlib.sha256()
     for label, corpus in corpora.items():
         digest.update(repr((label, _in_order(corpus.train), _in_order(corpus.test))).encode())
@@ -78,7 +78,7 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
     if settings.valid_corpus in ("", label):
         hold_out(parts, "valid", settings.valid_speakers, settings.max_trials, settings.split_seed)
         if settings.valid_speakers and parts.valid.empty and len(parts.train):
-            logger.warning("%s: no speaker has two utterances, so none of its speakers is held out", label)
+            logger.warning("%s: no speaker has two utterances, so none is held out", label)
     parts.train = keep_speakers(parts.train, settings.train_speakers, settings.split_seed)
     return parts, skipped
 
@@ -86,13 +86,13 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
 def _read_part(
     label: str, folder: Path, utterances: list[Utterance], root: str, decode: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the manifest of ``utterances``, sorted by ID, and the table ``file, reason`` of those left out."""
+    """Return the manifest of ``utterances``, sorted by ID, and a table ``file, reason`` of skipped files."""
     utterances = _in_order(utterances)
     paths = [folder / utterance.path for utterance in utterances]
     headers = read_headers(paths, f"{'audio' if decode else 'headers'} of {label}", decode)
     rows, skipped = [], []
     for utterance, header in zip(utterances, headers, strict=True):
-        fault = header.fault or ("a '$' in its path, which manifests cannot hold" if "$" in utterance.path else "")
+        fault = header.fault or ("'$' in its path, which manifests cannot represent" if "$" in utterance.path else "")
         if fault:
             skipped.append((utterance.path, fault))
             continue
@@ -104,7 +104,7 @@ def _read_part(
 
 
 def _too_many_faults(root: Path, faulty: pd.DataFrame, num_files: int, part: str = "training part") -> str:
-    """Say how many files cannot be used, and why the first of them."""
+    """Return the message for too many unusable files, with the reason of the first."""
     first = faulty.iloc[0]
     allowed = "" if "none" in part else f" (at most {MAX_SKIPPED:.0%} are skipped)"
     return (
@@ -114,14 +114,14 @@ def _too_many_faults(root: Path, faulty: pd.DataFrame, num_files: int, part: str
 
 
 def _test_trials(corpus: Corpus, test: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Return the trials of the test part: those of the corpus' list, or all pairs."""
+    """Return the trials of the test part: the corpus' list, or all pairs."""
     if corpus.trial_list is None:
         return make_trials(test, None, settings.split_seed)
     return resolve_trials(read_trials(corpus.trial_list), pd.Index(test["ID"]), str(corpus.trial_list))
 
 
 def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> dict:
-    """Write the tables that hold something, then the record; remove what an earlier preparation left."""
+    """Write the non-empty tables, then the record; remove files of an earlier preparation."""
     (folder / "prepared.json").unlink(missing_ok=True)
     for name, table in parts.tables().items():
         path = folder / f"{name}.csv"
@@ -136,7 +136,7 @@ def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> d
     with written_whole(folder / "skipped.csv") as temporary:
         skipped.to_csv(temporary, index=False)
     if len(skipped):
-        logger.warning("%d training files were skipped; they are listed in %s", len(skipped), folder / "skipped.csv")
+        logger.warning("%d training files skipped; see %s", len(skipped), folder / "skipped.csv")
     speakers = int(parts.train["spk_id"].nunique())
     record = {**record, "num_speakers": speakers, "num_skipped": len(skipped)}
     write_json(record, folder / "prepared.json")
@@ -144,6 +144,6 @@ def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> d
 
 
 def describe_trials(trials: pd.DataFrame) -> str:
-    """Say how many trials of each kind a list holds."""
+    """Return the number of trials of each kind as text."""
     num_target = int(trials["target"].sum())
     return f"{len(trials):,} trials, {num_target:,} target and {len(trials) - num_target:,} non-target"

@@ -1,4 +1,4 @@
-"""What decides the manifests of a run."""
+"""Settings of data preparation: everything that determines the manifests of a run."""
 
 import importlib
 from dataclasses import asdict, dataclass, fields
@@ -7,7 +7,13 @@ from data_prep.corpus import Corpus
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import CorpusFolder, corpus_folders, data_roots
 
-CORPORA = ("demo_voices", "librispeech", "speaker_folders", "speechocean762", "voxceleb")  # one module each
+CORPORA = (
+    "demo_voices",
+    "librispeech",
+    "speaker_folders",
+    "speechocean762",
+    "voxceleb",
+)  # modules of data_prep.corpora
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Settings:
 
     @classmethod
     def from_hparams(cls, hparams: dict) -> "Settings":
-        """Pick the settings out of the values of a hparams file; InputError for a value of the wrong type."""
+        """Select the settings from hparams; raises InputError for a value of the wrong type."""
         chosen = {item.name: hparams[item.name] for item in fields(cls)}
         for item in fields(cls):
             value, expected = chosen[item.name], (int, float) if item.type is float else item.type
@@ -65,5 +71,5 @@ class Settings:
         return entries
 
     def portable(self) -> dict:
-        """Return the settings without the folders: a corpus that was moved need not be prepared again."""
+        """Return the settings without the folders, so that a moved corpus is not prepared again."""
         return {key: value for key, value in asdict(self).items() if key != "data_folder"}

@@ -1,4 +1,4 @@
-"""Split speakers, never utterances: training, held-out validation and test parts, with their trials."""
+"""Speaker-disjoint training, validation and test parts, with their trials."""
 
 from dataclasses import dataclass, field, fields
 
@@ -21,7 +21,7 @@ def _no_trials() -> pd.DataFrame:
 
 @dataclass
 class Parts:
-    """The tables of one prepared corpus, empty where it has none; the names are those of the files written."""
+    """The tables of one prepared corpus, possibly empty; field names are file names."""
 
     train: pd.DataFrame = field(default_factory=_no_utterances)
     valid: pd.DataFrame = field(default_factory=_no_utterances)
@@ -37,9 +37,9 @@ class Parts:
 def hold_out(parts: Parts, part: str, amount: float, max_trials: int, seed: int) -> None:
     """Move speakers from ``parts.train`` to ``part`` ("valid" or "test") and make its trials.
 
-    ``amount`` below 1 is a share of the speakers with two utterances or more (rounded, at least two speakers), from 2
-    on a number of them; 0 moves nobody, and so does a corpus whose speakers have one utterance each. At least two
-    speakers remain in training. Raises InputError when ``amount`` cannot be met.
+    ``amount``: a fraction below 1 of the speakers with two or more utterances (rounded, at least two speakers), or a
+    count of 2 or more. Nothing happens if it is 0 or every speaker has a single utterance. At least two speakers remain
+    in training. Raises InputError for an impossible ``amount``.
     """
     counts = parts.train["spk_id"].value_counts()
     speakers = np.sort(counts.index[counts >= 2].to_numpy(dtype=object))
@@ -48,8 +48,8 @@ def hold_out(parts: Parts, part: str, amount: float, max_trials: int, seed: int)
     num_held_out = max(2, round(amount * speakers.size)) if 0 < amount < 1 else amount
     if num_held_out != int(num_held_out) or not 2 <= num_held_out <= counts.size - 2 or num_held_out > speakers.size:
         raise InputError(
-            f"{part}_speakers {amount:g}: expected 0, a share below 1, or a number of speakers that leaves two or more "
-            f"on either side; found {counts.size} speakers, {speakers.size} of them with two utterances or more"
+            f"{part}_speakers {amount:g}: expected 0, a fraction below 1, or a count that leaves at least two speakers "
+            f"in each part; found {counts.size} speakers, {speakers.size} with two or more utterances"
         )
     rng = np.random.default_rng([seed, part == "test"])
     chosen = parts.train["spk_id"].isin(rng.choice(speakers, int(num_held_out), replace=False))
@@ -60,24 +60,24 @@ def hold_out(parts: Parts, part: str, amount: float, max_trials: int, seed: int)
 
 
 def keep_speakers(train: pd.DataFrame, amount: float, seed: int) -> pd.DataFrame:
-    """Return the rows of some of the speakers of ``train``; with the same ``seed`` fewer speakers are among more.
+    """Return the rows of a random subset of the speakers; with the same ``seed``, smaller subsets are nested.
 
-    ``amount`` up to 1 is a share of the speakers (rounded, at least two), from 2 on a number of them. Raises InputError
-    when it cannot be met.
+    ``amount``: a fraction up to 1 (rounded, at least two speakers) or a count of 2 or more. Raises InputError for an
+    impossible ``amount``.
     """
     speakers = np.sort(train["spk_id"].unique().astype(object))
     num_kept = max(2, round(amount * speakers.size)) if 0 < amount <= 1 else amount
     if num_kept != int(num_kept) or not 2 <= num_kept <= max(2, speakers.size):
         raise InputError(
-            f"train_speakers {amount:g}: expected a share above 0 and up to 1, or a number of speakers from 2 to the "
-            f"{speakers.size} that are not held out"
+            f"train_speakers {amount:g}: expected a fraction above 0 and up to 1, or a count from 2 to the "
+            f"{speakers.size} training speakers"
         )
     kept = np.random.default_rng([seed, 2]).permutation(speakers)[: int(num_kept)]
     return train[train["spk_id"].isin(kept)]
 
 
 def join_parts(parts_of: dict[str, Parts]) -> Parts:
-    """Join prepared corpora, each ID and speaker taking its corpus' name in front; one alone stays as it is."""
+    """Join prepared corpora; with two or more, IDs and speakers are prefixed with the corpus label."""
     if len(parts_of) == 1:
         return next(iter(parts_of.values()))
     named = [_with_prefix(parts, f"{name}-") for name, parts in parts_of.items()]
@@ -96,17 +96,17 @@ def _with_prefix(parts: Parts, prefix: str) -> Parts:
 
 
 def _join(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Stack tables; metadata that one corpus lacks is empty there."""
+    """Stack tables; missing metadata columns become empty."""
     filled = [table for table in tables if len(table)] or tables[:1]
     return pd.concat(filled, ignore_index=True).fillna("")
 
 
 def check_parts(parts: Parts, hints: list[str]) -> None:
-    """Raise InputError unless IDs are unique, speakers are in one part only, and two or more are left to train on."""
+    """Raise InputError unless IDs are unique, parts are speaker-disjoint, and two or more speakers train."""
     num_speakers = parts.train["spk_id"].nunique()
     if num_speakers < 2:
         hint = "; ".join(hints) or "check --data_folder, --valid_speakers and --test_speakers"
-        raise InputError(f"training part: expected two speakers or more, found {num_speakers}: {hint}")
+        raise InputError(f"training part: expected at least two speakers, found {num_speakers}: {hint}")
     named = {"train": parts.train, "valid": parts.valid, "test": parts.test}
     for name, manifest in named.items():
         check_unique_ids(manifest, f"{name} part")
@@ -114,6 +114,6 @@ def check_parts(parts: Parts, hints: list[str]) -> None:
         shared = sorted(set(named[left]["spk_id"]) & set(named[right]["spk_id"]))
         if shared:
             raise InputError(
-                f"speaker {shared[0]} is in the {left} and in the {right} part ({len(shared)} such): speakers must "
-                "differ, or the error rate means nothing; rename or remove one of the folders"
+                f"speaker {shared[0]} is in both the {left} and the {right} part ({len(shared)} such speakers); parts "
+                "must be speaker-disjoint: rename or remove one of the folders"
             )

@@ -1,23 +1,20 @@
-"""Demo voices: a small corpus that is synthesised on the spot, so that all can be tried without a download.
+"""Demo voices: a small synthetic corpus, generated locally, for trying the recipe without a download.
 
-Speakers 64, none of them human: 48 to train on (24 of each gender) and 16 to test on (8 of each), which share no
-espeak-ng variant. Utterances 1,280, that is 20 a voice; 1.07 hours, of which 0.80 to train on; 16 kHz, mono, 16-bit
-WAV, 124 MB. Made in half a minute.
+Corpus card: 64 synthetic speakers, 48 for training (24 of each gender) and 16 for testing (8 of each) that share no
+espeak-ng variant; 1,280 utterances, 20 per voice, 1.07 hours (0.80 for training), 16 kHz mono 16-bit WAV, 124 MB,
+generated in half a minute. The sentences are licensed like this recipe (Apache-2.0); espeak-ng 1.52 (GPL-3.0; PyPI
+``espeakng-loader``) is only used to generate the audio.
 
-Files: ``train/<voice>/<nn>.wav``, ``test/<voice>/<nn>.wav`` and ``demo_voices.json``, the record of what they are.
-IDs are ``<voice>/<nn>``, metadata columns ``gender`` (f or m) and ``language`` (as espeak-ng names it). Trials: all
-pairs of the test utterances.
+Files: ``train/<voice>/<nn>.wav``, ``test/<voice>/<nn>.wav`` and the record ``demo_voices.json``. IDs are
+``<voice>/<nn>``, metadata columns ``gender`` (f or m) and ``language`` (espeak-ng's name). Trials: all pairs of the
+test utterances.
 
 Each voice speaks two of five languages, ten sentences in each, with its own vocal tract, pitch and rate
-(``data_prep.corpora.demo.voices``); each utterance differs a little in pitch and rate and has its own microphone,
-level and noise
-(``data_prep.corpora.demo.channel``). The same machine and package give the same bytes.
+(``demo.voices``); each utterance varies in pitch and rate and has its own microphone, level and noise
+(``demo.channel``). The same machine and package produce the same bytes.
 
-It is a DEMONSTRATION. Synthetic voices vary far less than people do: numbers on this corpus say whether the recipe runs
-and learns, and nothing about real speech.
-
-Licence: the sentences are ours, under the licence of this recipe (Apache-2.0). They are spoken by espeak-ng 1.52
-(GPL-3.0; PyPI ``espeakng-loader``), which is only used to make the audio.
+Synthetic voices vary far less than people do: error rates on this corpus show that the recipe runs and learns, and
+nothing about real speech.
 """
 
 import hashlib
@@ -41,7 +38,7 @@ from voice_biometrics.common.files import write_json
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # grows when the same plan comes to sound otherwise
+FORMAT_VERSION = 1  # incremented when the same plan produces other audio
 RECORD_NAME = "demo_voices.json"
 OUR_FILES = re.compile(r"(train|test)/[a-z0-9]+-\d(\.part)?/\d\d\.wav|" + re.escape(RECORD_NAME))
 PARTS = {part: make_voices(part) for part in ("train", "test")}
@@ -50,14 +47,14 @@ Plan = Mapping[str, Mapping[Voice, Sequence[PlannedUtterance]]]  # part -> voice
 
 
 def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
-    """List the demo voices in ``data_folder``; what is not there yet is synthesised first.
+    """List the demo voices in ``data_folder``, after synthesising those that are missing.
 
-    Raises InputError when a ``trial_list`` is asked for, when ``data_folder`` holds anything else, or when espeak-ng is
-    missing or fails.
+    Raises InputError when a ``trial_list`` is given, ``data_folder`` contains other files, or espeak-ng is missing or
+    fails.
     """
     if trial_list:
         raise InputError(
-            f"trial_list {trial_list!r}: expected '', since demo_voices make their own trials, all pairs of the test "
+            f"trial_list {trial_list!r}: expected '': the trials of demo_voices are all pairs of its test "
             "voices; leave trial_list out"
         )
     plan = {part: {voice: plan_utterances(voice, NUM_UTTERANCES) for voice in PARTS[part]} for part in PARTS}
@@ -65,10 +62,10 @@ def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
 
 
 def find_or_synthesise(data_folder: Path, plan: Plan) -> Corpus:
-    """List the corpus of ``plan`` in ``data_folder``, after making the voices that are not there whole.
+    """List the corpus of ``plan`` in ``data_folder``, after synthesising the voices that are missing or incomplete.
 
-    The record says first what is to come and, written again last, that it is complete. Another record than that of
-    ``plan`` means another corpus, which is replaced. Raises InputError as ``find_utterances`` does.
+    The record is written first, and again at the end, marked complete. A corpus with a different record is replaced.
+    Raises InputError as ``find_utterances`` does.
     """
     settings = _settings_of(plan)
     found = _read_record(data_folder)
@@ -85,7 +82,7 @@ def find_or_synthesise(data_folder: Path, plan: Plan) -> Corpus:
 
 
 def _settings_of(plan: Plan) -> dict:
-    """Return what decides the bytes of a corpus, as the record keeps it."""
+    """Return the record of a corpus: everything that determines its bytes."""
     planned = repr([(part, sorted(voices.items())) for part, voices in sorted(plan.items())])
     return {
         "corpus": "demo_voices",
@@ -97,7 +94,7 @@ def _settings_of(plan: Plan) -> dict:
 
 
 def _read_record(data_folder: Path) -> dict:
-    """Return the record of a corpus that was made or begun in ``data_folder``; empty without one."""
+    """Return the record of the corpus in ``data_folder``, complete or not; empty without one."""
     try:
         found = json.loads((data_folder / RECORD_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -106,7 +103,7 @@ def _read_record(data_folder: Path) -> dict:
 
 
 def _missing_voices(data_folder: Path, plan: Plan) -> list[tuple[str, Voice]]:
-    """Return the part and voice of those that lack a file."""
+    """Return part and voice of every voice with a missing file."""
     return [
         (part, voice)
         for part, voices in plan.items()
@@ -116,28 +113,30 @@ def _missing_voices(data_folder: Path, plan: Plan) -> list[tuple[str, Voice]]:
 
 
 def _check_folder_is_ours(data_folder: Path, found: dict) -> None:
-    """Refuse to write where other files are, and where a corpus of this shape has no record of ours."""
+    """Raise InputError if ``data_folder`` contains files that are not part of a demo corpus."""
     if data_folder.exists() and not data_folder.is_dir():
-        raise InputError(f"{data_folder}: expected a new, empty or demo voices' folder, found a file; choose another")
+        raise InputError(
+            f"{data_folder}: expected a new or empty folder, or demo voices; found a file; choose another --data_folder"
+        )
     for path in sorted(data_folder.rglob("*") if found else data_folder.glob("*")):
         name = path.relative_to(data_folder).as_posix()
-        is_hidden = path.name.startswith(".")  # .DS_Store, or what a killed write left
+        is_hidden = path.name.startswith(".")  # .DS_Store, or the leftover of a killed write
         if not (is_hidden or found and (path.is_dir() or OUR_FILES.fullmatch(name))):
             raise InputError(
-                f"{data_folder}: demo voices are written to a new, empty or demo voices' folder only, found {name}; "
-                "choose another --data_folder"
+                f"{data_folder}: expected a new or empty folder, or demo voices; found {name}; choose another "
+                "--data_folder"
             )
 
 
 def _clear(data_folder: Path) -> None:
-    """Remove the voices of another plan; the caller knows that all files are ours."""
+    """Remove the voices of another plan; the caller has checked that the folder contains nothing else."""
     for part in PARTS:
         if (data_folder / part).exists():
             shutil.rmtree(data_folder / part)
 
 
 def _synthesise(data_folder: Path, plan: Plan) -> None:
-    """Write the voices that are missing, each folder whole or not at all."""
+    """Synthesise the missing voices; each folder is renamed into place when complete."""
     missing = _missing_voices(data_folder, plan)
     num_utterances = sum(len(plan[part][voice]) for part, voice in missing)
     with tqdm(total=num_utterances, desc="synthesising demo voices", unit="utt") as bar:
@@ -152,11 +151,11 @@ def _synthesise(data_folder: Path, plan: Plan) -> None:
                 _synthesise_voice(plan[part][voice], unfinished, bar)
                 os.replace(unfinished, folder)
             except (OSError, soundfile.SoundFileError) as error:
-                raise InputError(f"{folder}: could not be written ({error}); check space and rights") from error
+                raise InputError(f"{folder}: cannot write: {error}; check free space and permissions") from error
 
 
 def _synthesise_voice(utterances: Sequence[PlannedUtterance], folder: Path, bar: tqdm) -> None:
-    """Write the utterances of one voice, which a fresh espeak-ng makes independent of all others."""
+    """Write the utterances of one voice, with a fresh espeak-ng so that they depend on no other voice."""
     with Espeak() as espeak:
         for utterance in utterances:
             samples = espeak.synthesise(

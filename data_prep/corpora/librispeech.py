@@ -5,8 +5,8 @@ ICASSP 2015). Training parts ``train-clean-100`` (251 speakers), ``train-clean-3
 ``test-clean`` (40 speakers).
 
 Folder shape, as released: ``<part>/<speaker>/<chapter>/<utterance>.flac`` with ``SPEAKERS.TXT`` beside the parts
-(other audio formats work as well). The parts named ``train-*`` are trained on; ``test-clean``, if there, is the test
-part with all pairs of its utterances as trials; the other parts are left alone.
+(other audio formats work as well). The parts ``train-*`` are used for training; ``test-clean``, if present, is the
+test part with all pairs of its utterances as trials; other parts are ignored.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from voice_biometrics.common.errors import InputError
 
 
 def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
-    """List the utterances of the parts that are there, with the speakers' gender.
+    """List the utterances of the parts that exist, with the speakers' gender.
 
-    Raises InputError when there is no ``train-*`` part, or a speaker is not in ``SPEAKERS.TXT``.
+    Raises InputError without a ``train-*`` part, or for a speaker missing from ``SPEAKERS.TXT``.
     """
     need_folder(data_folder, "LibriSpeech with train-clean-100 or another train-* part")
     if trial_list:
@@ -34,7 +34,7 @@ def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
 
 
 def _read_part(data_folder: Path, part: Path, gender_of: dict[str, str]) -> list[Utterance]:
-    """Return the utterances of one part; the file's name is the ID, as in the released transcripts."""
+    """Return the utterances of one part; the file name is the ID, as in the released transcripts."""
     found = utterances_by_speaker_folder(data_folder, part, gender=gender_of)
     for utterance in found:
         if utterance.spk_id not in gender_of:
@@ -45,7 +45,7 @@ def _read_part(data_folder: Path, part: Path, gender_of: dict[str, str]) -> list
 def _read_genders(path: Path) -> dict[str, str]:
     """Read the gender (m or f) of each reader from ``SPEAKERS.TXT``: lines ``ID | SEX | ...``."""
     if not path.is_file():
-        raise InputError(f"{path}: missing; it lies beside the parts in the released archive; copy it there")
+        raise InputError(f"{path}: not found; copy it there from the released archive")
     genders = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith(";") or not line.strip():

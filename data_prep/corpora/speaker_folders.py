@@ -1,15 +1,14 @@
-"""Any folder of speech with one folder a speaker, a test part and a trial list being optional.
+"""Any folder of speech with one folder per speaker; a test part and a trial list are optional.
 
-Folder shapes, found by their names:
+Folder shapes, recognised by name:
 
-- ``<data_folder>/<speaker>/**/<utterance>.<ext>``: one folder alone; speakers are held out and trials made from it;
-- ``<data_folder>/<*train>/<speaker>/...`` and perhaps ``<data_folder>/<*test>/<speaker>/...``: a training and a test
+- ``<data_folder>/<speaker>/**/<utterance>.<ext>``: no test part; held-out speakers make the trials;
+- ``<data_folder>/<*train>/<speaker>/...`` and optionally ``<data_folder>/<*test>/<speaker>/...``: a training and a test
   part, for instance ``voxceleb_train`` and ``voxceleb_test``.
 
 The trials of the test part are ``target.csv`` or ``trials.csv`` in ``data_folder`` or in the test folder (or the file
-that ``trial_list`` names): a header line, then path, path, 0/1 with paths relative to the test folder, or any other
-form that ``voice_biometrics.common.trial_lists`` reads. Without a list, all pairs of the test utterances are the
-trials.
+that ``trial_list`` names): a header line, then path, path, 0/1 with paths relative to the test folder, or any
+other format of ``voice_biometrics.common.trial_lists``. Without a list, the trials are all pairs of test utterances.
 """
 
 from pathlib import Path
@@ -21,11 +20,11 @@ TRIAL_FILES = ("target.csv", "trials.csv")
 
 
 def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
-    """List the utterances of speaker folders; see the module's docstring for the shapes.
+    """List the utterances of speaker folders (shapes: see the module docstring).
 
     Raises InputError for a missing folder, files outside speaker folders, or an ambiguous or missing part.
     """
-    need_folder(data_folder, "one folder a speaker, or a train and a test folder of such")
+    need_folder(data_folder, "one folder per speaker, or a train and a test folder of these")
     train_folder, test_folder = _part(data_folder, "train"), _part(data_folder, "test")
     if train_folder is None and test_folder is not None:
         raise InputError(f"{data_folder}: found {test_folder.name} but no folder whose name ends in 'train'; add it")
@@ -39,7 +38,7 @@ def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
 
 
 def _part(data_folder: Path, ending: str) -> Path | None:
-    """Return the one folder whose name is, or ends in, train or test; None without one."""
+    """Return the folder named ``ending`` or ``..._<ending>``; None without one."""
     parts = [entry for entry in sorted(data_folder.iterdir()) if entry.is_dir() and _names_part(entry.name, ending)]
     if len(parts) > 1:
         names = ", ".join(part.name for part in parts)
@@ -48,17 +47,17 @@ def _part(data_folder: Path, ending: str) -> Path | None:
 
 
 def _names_part(name: str, ending: str) -> bool:
-    """Tell ``train``, ``voxceleb_train`` and ``my-train`` from a speaker who is called Strain."""
+    """Return True for ``train``, ``voxceleb_train`` and ``my-train``, False for a speaker named Strain."""
     return name.lower() == ending or name.lower().endswith((f"_{ending}", f"-{ending}"))
 
 
 def _trial_file(data_folder: Path, test_folder: Path, trial_list: str) -> Path | None:
-    """Return the trial list: the one that is named, else the usual names, else None."""
+    """Return the path of ``trial_list``, or of the default names; None without one."""
     names = (trial_list,) if trial_list else TRIAL_FILES
     for name in names:
-        for place in (data_folder / name, test_folder / name):  # an absolute name stands for itself
+        for place in (data_folder / name, test_folder / name):  # joining an absolute path gives that path
             if place.is_file():
                 return place
     if trial_list:
-        raise InputError(f"trial_list {trial_list}: not found in {data_folder}, nor in {test_folder.name}")
+        raise InputError(f"trial_list {trial_list}: not found in {data_folder} or its {test_folder.name}")
     return None

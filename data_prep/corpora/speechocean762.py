@@ -1,12 +1,12 @@
 """speechocean762: read English by native Mandarin speakers, half of them children.
 
-Corpus card: 250 speakers (125 train, 125 test), 5,000 utterances of 20 a speaker, about 6 hours, 16 kHz mono, recorded
-with phones, one session a speaker; gender and age are given. Free for commercial and non-commercial use.
+Corpus card: 250 speakers (125 train, 125 test), 5,000 utterances (20 per speaker), about 6 hours, 16 kHz mono, recorded
+with phones, one session per speaker, with gender and age. Free for commercial and non-commercial use.
 https://www.openslr.org/101 (Zhang et al., Interspeech 2021, arXiv 2104.01378).
 
-Folder shape: a Kaldi data folder, ``train/`` and perhaps ``test/``, each with ``wav.scp``, ``utt2spk``, ``spk2gender``
-and ``spk2age``; ``wav.scp`` names files such as ``WAVE/SPEAKER0001/000010011.WAV`` below the data folder. With
-``test/`` its speakers are the test part and all pairs of its utterances the trials.
+Folder shape: a Kaldi data folder, ``train/`` and optionally ``test/``, each with ``wav.scp``, ``utt2spk``,
+``spk2gender`` and ``spk2age``; ``wav.scp`` names files such as ``WAVE/SPEAKER0001/000010011.WAV`` below the data
+folder. If ``test/`` exists, its speakers are the test part, with all pairs of its utterances as trials.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from voice_biometrics.common.errors import InputError
 
 
 def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
-    """List the utterances of the Kaldi folders ``train/`` and, if there, ``test/``.
+    """List the utterances of the Kaldi folders ``train/`` and, if present, ``test/``.
 
-    Raises InputError when a table is missing or malformed, or names a file that is not there.
+    Raises InputError for a missing or malformed table, or a table that names a missing file.
     """
     need_folder(data_folder, "speechocean762 with train/wav.scp")
     if trial_list:
@@ -38,7 +38,7 @@ def _read_part(data_folder: Path, part: str) -> list[Utterance]:
         if spk_id is None:
             raise InputError(f"{folder / 'utt2spk'}: no speaker for utterance {utt_id} of wav.scp; add its line")
         if not (data_folder / path).is_file():
-            raise InputError(f"{folder / 'wav.scp'}: {path} of utterance {utt_id} is not below {data_folder}")
+            raise InputError(f"{folder / 'wav.scp'}: {path} of utterance {utt_id} not found in {data_folder}")
         metadata = {"gender": gender_of.get(spk_id, ""), "age": age_of.get(spk_id, "")}
         utterances.append(Utterance(utt_id, spk_id, path, metadata))
     return utterances

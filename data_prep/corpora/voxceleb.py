@@ -9,9 +9,10 @@ VoxCeleb2 converted), with ``vox1_meta.csv`` (gender, nationality) and the trial
 released as ``.m4a`` in ``aac/`` or ``dev/aac/``: convert it first; the error says how. VoxCeleb1 with VoxCeleb2 is
 ``--corpus voxceleb,voxceleb --data_folder VOX1,VOX2``.
 
-Trial lists: ``veri_test2.txt`` (VoxCeleb1-O, cleaned; the default) and ``veri_test.txt`` keep their 40 speakers out of
-training. ``list_test_all2.txt`` (E) and ``list_test_hard2.txt`` (H) are drawn from the 1,251 speakers of VoxCeleb1, so
-with them no VoxCeleb1 speaker is trained on: they are for models trained on VoxCeleb2.
+Trial lists: with ``veri_test2.txt`` (VoxCeleb1-O, cleaned; the default) and ``veri_test.txt`` their 40 speakers are
+excluded from training. ``list_test_all2.txt`` (E) and ``list_test_hard2.txt`` (H) are drawn from the
+1,251 speakers of VoxCeleb1, so no VoxCeleb1 speaker is used for training with
+them: they are for models trained on VoxCeleb2.
 """
 
 from pathlib import Path
@@ -29,10 +30,10 @@ AUDIO_FOLDERS = ("wav", "aac", "dev/wav", "dev/aac")
 
 
 def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
-    """List the utterances, without the speakers of the trial list in the training part.
+    """List the utterances; speakers of the trial list are excluded from the training part.
 
-    A folder that holds only VoxCeleb2 needs no trial list; a list without any file of this folder is an error.
-    Raises InputError for a missing folder or list, and when VoxCeleb1 would be trained on with the lists E or H.
+    A folder with only VoxCeleb2 needs no trial list; a list that names no file of this folder is an error.
+    Raises InputError for a missing folder or list, and for training on VoxCeleb1 with the lists E or H.
     """
     need_folder(data_folder, "VoxCeleb as released, with wav/<speaker>/<video>/<number>.wav")
     folder = next((data_folder / name for name in AUDIO_FOLDERS if (data_folder / name).is_dir()), None)
@@ -49,14 +50,14 @@ def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
 
 
 def _split(data_folder: Path, utterances: list, test: list, list_file: Path) -> Corpus:
-    """Keep the test speakers, or for E and H all of VoxCeleb1, out of the training part."""
+    """Exclude the test speakers, or for E and H all of VoxCeleb1, from the training part."""
     test_speakers = {utterance.spk_id for utterance in test}
     if not list_file.name.startswith(LISTS_OF_ALL_SPEAKERS):
         train = [utterance for utterance in utterances if utterance.spk_id not in test_speakers]
         return Corpus(data_folder, train, test, list_file)
     train = [utterance for utterance in utterances if not _is_voxceleb1(utterance.spk_id)]
     hint = (
-        f"{list_file.name} is drawn from all speakers of VoxCeleb1, so a model trained on VoxCeleb1 has heard them and "
+        f"{list_file.name} is drawn from all speakers of VoxCeleb1, so a model trained on VoxCeleb1 has seen them and "
         f"its EER would mean nothing: use {DEFAULT_LIST}, or train on VoxCeleb2 "
         "(--corpus voxceleb,voxceleb --data_folder VOX1,VOX2)"
     )
@@ -64,23 +65,23 @@ def _split(data_folder: Path, utterances: list, test: list, list_file: Path) -> 
 
 
 def _is_voxceleb1(spk_id: str) -> bool:
-    """Tell the speakers id10001 to id11251 of VoxCeleb1 from those of VoxCeleb2, id00012 to id09272."""
+    """Return True for VoxCeleb1 (id10001 to id11251), False for VoxCeleb2 (id00012 to id09272)."""
     return spk_id.startswith("id1")
 
 
 def _find_list(data_folder: Path, trial_list: str) -> Path:
-    """Return the trial list, named by its path or found beside the audio."""
+    """Return the path of the trial list, relative to the corpus or to the current folder."""
     for place in (data_folder / trial_list, Path(trial_list)):
         if place.is_file():
             return place
     raise InputError(
-        f"{data_folder / trial_list}: the trial list is missing; take it from the VoxCeleb page and put it beside "
-        "wav/, or name another with --trial_list"
+        f"{data_folder / trial_list}: trial list not found; download it from the VoxCeleb page to the folder "
+        "that contains wav/, or give another with --trial_list"
     )
 
 
 def _read_metadata(data_folder: Path) -> dict[str, dict[str, str]]:
-    """Read gender and nationality from ``vox1_meta.csv`` (tab separated), where it is there."""
+    """Read gender and nationality from ``vox1_meta.csv`` (tab-separated), if present."""
     path = data_folder / "vox1_meta.csv"
     if not path.is_file():
         return {}

@@ -1,6 +1,6 @@
-"""Read speech from any file that libsndfile reads: one channel at the rate that is asked for.
+"""Read audio as mono at a given sample rate, with libsndfile.
 
-No part of this module needs PyTorch, so that training and use read audio with the same code.
+Without PyTorch, so that training and inference share the code.
 """
 
 from pathlib import Path
@@ -11,15 +11,17 @@ import soxr
 
 from voice_biometrics.common.errors import InputError
 
+ADVICE = "repair or remove the file (--check_audio True skips such training files)"
+
 
 def read_audio(
     path: str | Path, sample_rate: int, start: int = 0, stop: int | None = None, speed: float = 1.0
 ) -> np.ndarray:
-    """Return the samples ``start`` to ``stop`` (counted at the file's own rate) of ``path``.
+    """Return the samples ``start`` to ``stop`` (at the file's own rate) of ``path``.
 
-    Returns float32 (samples,) in [-1, 1] at ``sample_rate`` Hz; several channels are averaged, another rate is
-    resampled. ``speed`` plays the file faster, and higher, by this factor. Raises InputError when the file is missing,
-    unreadable, shorter than ``stop``, not finite, or all zero from beginning to end.
+    Returns float32 (samples,) in [-1, 1] at ``sample_rate`` Hz; channels are averaged, other rates
+    resampled. ``speed`` changes the playback speed (tempo and pitch). Raises InputError when the file is missing,
+    unreadable, shorter than ``stop``, not finite, or entirely zero.
     """
     try:
         samples, file_rate = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
@@ -28,7 +30,7 @@ def read_audio(
     expected = None if stop is None else stop - start
     if not len(samples) or (expected is not None and len(samples) != expected):
         raise InputError(f"{path}: expected {expected or 'some'} samples, found {len(samples)}: truncated; {ADVICE}")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)  # (samples,); a mean takes its time
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)  # (samples,); skips a slow mean
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: expected finite samples, found NaN or infinite ones; {ADVICE}")
     if not mono.any() and is_silent(path):
@@ -37,22 +39,19 @@ def read_audio(
 
 
 def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
-    """Return ``samples`` (samples,) at another rate, or as they are when the rates (Hz) agree."""
+    """Resample ``samples`` (samples,) from one rate to another (Hz)."""
     return samples if from_rate == to_rate else soxr.resample(samples, from_rate, to_rate)
 
 
-ADVICE = "repair or remove the file (--check_audio True skips such training files)"
-
-
 def is_silent(path: str | Path) -> bool:
-    """Tell whether every sample of the file is zero."""
+    """Return True if every sample of the file is zero."""
     return not any(block.any() for block in soundfile.blocks(path, blocksize=1 << 20, dtype="float32"))
 
 
 def repeat_to(samples: np.ndarray, num_samples: int) -> np.ndarray:
-    """Return ``samples`` (samples,) repeated until it is ``num_samples`` long, or as it is when it is longer.
+    """Repeat ``samples`` (samples,) up to ``num_samples``; longer input is returned unchanged.
 
-    Repeating keeps the mean and spread of the features, which zeros would pull towards silence.
+    Repeating preserves the mean and variance of the features; zeros would pull them towards silence.
     """
     missing = num_samples - samples.size
     return np.pad(samples, (0, missing), mode="wrap") if missing > 0 else samples

@@ -1,4 +1,4 @@
-"""Length and rate of audio files, read from their headers by many threads at once."""
+"""List audio files, and read their length and sample rate from their headers, in threads."""
 
 import os
 import re
@@ -13,25 +13,29 @@ from tqdm import tqdm
 
 from voice_biometrics.common.errors import InputError
 
-NUM_THREADS = 16  # reading waits for the disk; libsndfile lets other threads run meanwhile
-CHUNK = 256  # files a task
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # read by libsndfile
+FOREIGN_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma", ".sph", ".amr")  # must be converted first
+NUM_THREADS = 16  # libsndfile releases the GIL; the threads wait for the disk
+CHUNK = 256  # files per task
 CLAIMED_SIZE = re.compile(r"^data\s*: \d+ \(should be \d+\)$", re.MULTILINE)
-STREAMED_SIZE = re.compile(r"^data\s*: (0|4294967295|2147483647)\b", re.MULTILINE)  # written before the end was known
+STREAMED_SIZE = re.compile(
+    r"^data\s*: (0|4294967295|2147483647)\b", re.MULTILINE
+)  # header written before the length was known
 
 
 class Header(NamedTuple):
-    """What a file's header says; ``fault`` is empty when the file is sound."""
+    """Length and rate of a file; ``fault`` is empty for a usable file."""
 
-    num_samples: int  # a channel, at the file's own rate
+    num_samples: int  # per channel, at the file's own rate
     sample_rate: int  # Hz
     fault: str
 
 
 def read_headers(paths: Sequence[Path], label: str, decode: bool = False) -> list[Header]:
-    """Read the headers of ``paths`` in order, with a progress bar called ``label``.
+    """Read the headers of ``paths`` in order, with a progress bar named ``label``.
 
-    A file that is unreadable, empty, truncated or no audio comes back with a ``fault`` instead of raising; with
-    ``decode`` all samples are read, so that one which is silent or not finite does too.
+    An unreadable, empty, truncated or non-audio file gets a ``fault`` instead of raising; with ``decode`` all samples
+    are read, so that silent and non-finite files are found too.
     """
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     headers: list[Header] = []
@@ -43,7 +47,7 @@ def read_headers(paths: Sequence[Path], label: str, decode: bool = False) -> lis
 
 
 def read_header(path: Path, decode: bool = False) -> Header:
-    """Read one header. FLAC states its length in front, so its last sample is read to know that it is there."""
+    """Read one header; for FLAC, which stores its length up front, the last sample is decoded as well."""
     try:
         with soundfile.SoundFile(path) as audio:
             if audio.format == "FLAC" and audio.frames:
@@ -59,7 +63,7 @@ def read_header(path: Path, decode: bool = False) -> Header:
 
 
 def _fault(audio: soundfile.SoundFile) -> str:
-    """Say what is wrong with an open file: no samples, or fewer than its header claims."""
+    """Return the fault of an open file: no samples, or fewer than its header states."""
     if not audio.frames:
         return "empty: no samples"
     if audio.format in ("WAV", "WAVEX") and CLAIMED_SIZE.search(audio.extra_info):
@@ -68,7 +72,7 @@ def _fault(audio: soundfile.SoundFile) -> str:
 
 
 def _fault_of_samples(audio: soundfile.SoundFile) -> str:
-    """Decode an open file to its end and say what is wrong with its samples."""
+    """Decode an open file and return the fault of its samples."""
     loudest, num_samples = 0.0, 0
     for block in audio.blocks(blocksize=1 << 18, dtype="float32", always_2d=True):
         loudest = max(loudest, float(np.abs(block).max(initial=0.0)) if np.isfinite(block).all() else np.inf)
@@ -81,23 +85,18 @@ def _fault_of_samples(audio: soundfile.SoundFile) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """libsndfile's words, without the path that they repeat."""
+    """Return libsndfile's message without the path."""
     return str(getattr(error, "error_string", "") or getattr(error, "strerror", "") or "decoding failed").strip(" .")
 
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # what libsndfile reads
-
-FOREIGN_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma", ".sph", ".amr")  # speech, but to be converted first
-
-
 def list_audio(folder: Path) -> list[str]:
-    """Return the audio files below ``folder``, relative to it, sorted; InputError when there are none."""
+    """Return the audio files below ``folder``, relative to it, sorted; raises InputError without any."""
     paths, foreign = [], []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         below = "" if Path(parent) == folder else Path(parent).relative_to(folder).as_posix() + "/"
         for name in files:
-            if name.startswith("."):  # macOS leaves ._copies
+            if name.startswith("."):  # such as the ._ files of macOS
                 continue
             suffix = os.path.splitext(name)[1].lower()
             if suffix in AUDIO_SUFFIXES:
@@ -110,7 +109,7 @@ def list_audio(folder: Path) -> list[str]:
 
 
 def _no_audio(folder: Path, foreign: list[str]) -> str:
-    """Say what was looked for in vain, and how to convert what was found instead."""
+    """Return the message for a folder without audio, with the command that converts foreign formats."""
     expected = f"{folder}: expected audio ({', '.join(AUDIO_SUFFIXES)}), found none"
     if not foreign:
         return f"{expected}; check --data_folder"
@@ -121,5 +120,5 @@ def _no_audio(folder: Path, foreign: list[str]) -> str:
 
 
 def without_suffix(path: str) -> str:
-    """Return ``path`` less its last suffix: ``a/b.c.wav`` is ``a/b.c``."""
+    """Return ``path`` without its last suffix: ``a/b.c.wav`` becomes ``a/b.c``."""
     return path.rpartition(".")[0] if "." in path.rpartition("/")[2] else path

@@ -1,4 +1,4 @@
-"""Errors that the user can mend: said in one line, without a traceback."""
+"""User errors, reported in one line without a traceback."""
 
 import errno
 import functools
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class InputError(ValueError):
-    """Bad input: the message names the item, what was expected, what was found and what to do."""
+    """Bad input: the message names the item, the expected and found values, and the fix."""
 
 
 def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Let a script's ``main`` end an InputError or a full disk with its message and exit status 2; Ctrl-C with 130."""
+    """Decorate ``main``: InputError and a full disk print a message and exit with 2, Ctrl-C exits with 130."""
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs) -> None:
@@ -23,7 +23,7 @@ def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            _end(f"{error.filename or 'a file'}: could not be written, the disk is full; make room and start again")
+            _end(f"{error.filename or 'a file'}: cannot write, the disk is full; free some space and start again")
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)

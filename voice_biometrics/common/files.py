@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Atomic file writes (temporary file + rename)."""
 
 import contextlib
 import json
@@ -11,10 +11,10 @@ from voice_biometrics.common.errors import InputError
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to, and rename it to ``path`` when the block ends well.
+    """Context manager: yield a temporary path in the same folder, renamed to ``path`` on success.
 
-    The temporary name keeps the suffix, which tells many writers the format. When the block fails the temporary file
-    is removed and ``path`` is as it was. Raises InputError when the disk is full or the folder not writable.
+    The temporary name keeps the suffix, from which many writers infer the format. On failure the temporary file is
+    removed and ``path`` is unchanged. Raises InputError when the disk is full or the folder is not writable.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -22,13 +22,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: could not be written ({error.strerror or error}); check space and rights") from error
+        raise InputError(
+            f"{path}: cannot write: {error.strerror or error}; check free space and permissions"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def write_json(content: dict, path: Path) -> None:
-    """Write ``content`` as indented JSON, whole or not at all."""
+    """Write ``content`` as indented JSON, atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Manifests: one CSV row an utterance, in the columns that SpeechBrain's loaders expect.
+"""Manifests: one CSV row per utterance, with the columns that SpeechBrain's loaders expect.
 
 ``ID, duration, wav, start, stop, spk_id`` and further columns of metadata (``gender``, ``age``, ...): ``duration`` in
-seconds, ``wav`` beginning with ``$data_root`` (or ``$data_root.<corpus>`` where corpora are joined), ``start`` and
-``stop`` in samples at the file's own rate. Rows are sorted by ``ID``, so two runs write the same bytes.
+seconds, ``wav`` beginning with ``$data_root`` (``$data_root.<corpus>`` if corpora are joined), ``start`` and
+``stop`` in samples at the file's own rate. Rows are sorted by ``ID``, so two runs write identical files.
 """
 
 import json
@@ -20,9 +20,9 @@ NUMBERS = {"duration": float, "start": int, "stop": int}
 
 
 class CorpusFolder(NamedTuple):
-    """One of the corpora that a run joins."""
+    """One of the corpora of a run."""
 
-    label: str  # the corpus' name, numbered where it is named twice: voxceleb, voxceleb_2
+    label: str  # name of the corpus, numbered if repeated: voxceleb, voxceleb_2
     corpus: str
     folder: Path
 
@@ -52,7 +52,7 @@ def root_variable(label: str, joined: bool) -> str:
 
 
 def read_record(manifest_folder: Path) -> dict:
-    """Return the record of an earlier preparation (``prepared.json``); empty when there is none that can be read."""
+    """Return the record of an earlier preparation (``prepared.json``), or an empty dict."""
     try:
         return json.loads((manifest_folder / "prepared.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -62,11 +62,11 @@ def read_record(manifest_folder: Path) -> dict:
 def read_manifest(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Return a manifest as a table: ``duration`` float, ``start`` and ``stop`` int, all else text.
 
-    ``columns`` are those that it must have: where no audio is read, ``ID`` and ``spk_id`` will do. Raises InputError
-    when it is missing or empty, lacks a column, has a malformed number or an ID twice.
+    ``columns`` are required; ``ID`` and ``spk_id`` suffice where no audio is read. Raises InputError for a missing or
+    empty manifest, a missing column, a malformed number or a duplicate ID.
     """
     if not path.is_file():
-        raise InputError(f"{path}: the manifest is missing; prepare the corpus first (python -m data_prep --help)")
+        raise InputError(f"{path}: manifest not found; prepare the corpus first (python prepare.py --help)")
     try:
         manifest = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -85,24 +85,24 @@ def read_manifest(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
 
 
 def check_unique_ids(manifest: pd.DataFrame, name: str) -> None:
-    """Raise InputError naming the first ID that stands twice, and both files."""
+    """Raise InputError naming the first duplicate ID and both files."""
     twice = manifest["ID"].duplicated(keep=False)
     if twice.any():
         first = manifest[twice].iloc[0]["ID"]
-        stands_for = "wav" if "wav" in manifest else "spk_id"
-        found = manifest.loc[manifest["ID"] == first, stands_for].tolist()
-        raise InputError(f"{name}: utterance ID {first} stands for {' and '.join(found[:2])}; rename or remove one")
+        named_by = "wav" if "wav" in manifest else "spk_id"
+        found = manifest.loc[manifest["ID"] == first, named_by].tolist()
+        raise InputError(f"{name}: duplicate utterance ID {first} ({', '.join(found[:2])}); rename or remove one")
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
-    """Write ``manifest`` sorted by ``ID``, whole or not at all."""
+    """Write ``manifest`` sorted by ``ID``, atomically."""
     further = [column for column in manifest.columns if column not in COLUMNS]
     with written_whole(path) as temporary:
         manifest[COLUMNS + further].sort_values("ID").to_csv(temporary, index=False)
 
 
 def describe(manifest: pd.DataFrame) -> str:
-    """Say how much a manifest holds: utterances, speakers, hours."""
+    """Return the size of a manifest as text: utterances, speakers, hours."""
     hours = manifest["duration"].sum() / 3600
     return f"{len(manifest):,} utterances, {manifest['spk_id'].nunique():,} speakers, {hours:.2f} hours"
 
@@ -110,14 +110,14 @@ def describe(manifest: pd.DataFrame) -> str:
 def read_utterances(manifest_file: Path, replacements: dict[str, str]) -> pd.DataFrame:
     """Return a manifest with ``$data_root`` replaced in ``wav``.
 
-    Raises InputError when a manifest names a root that ``replacements`` lacks, or a file that is not there.
+    Raises InputError for a root that is not in ``replacements``, or if the first file does not exist.
     """
     manifest = read_manifest(manifest_file)
     root = manifest["wav"].str.extract(r"^\$([\w.]+)/", expand=False)
     unknown = root.dropna()[~root.dropna().isin(list(replacements))]
     if len(unknown):
         raise InputError(
-            f"{manifest_file}: ${unknown.iloc[0]} stands for no folder; expected {', '.join(replacements)}; give "
+            f"{manifest_file}: ${unknown.iloc[0]} is not a known root; expected {', '.join(replacements)}; give "
             "--corpus and --data_folder of this manifest"
         )
     for name, folder in replacements.items():

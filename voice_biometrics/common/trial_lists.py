@@ -1,11 +1,11 @@
-"""Trial lists: which pairs of utterances are compared, and whether they are of one speaker.
+"""Trial lists: pairs of utterances to compare, labelled as same or different speaker.
 
-Our form is a CSV with the columns ``enrol_id, test_id, target`` (target: 1 same speaker, 0 another). Read as well:
+CSV with the columns ``enrol_id, test_id, target`` (1: same speaker, 0: different speakers). Also read:
 
 - VoxCeleb's text lists, lines ``1 path path``;
 - CSV of two paths and a label, with a header line (``target.csv`` of the project that this recipe follows) or without.
 
-Gzipped files (``.gz``), Windows line ends and a byte-order mark do no harm.
+Gzipped files (``.gz``), Windows line endings and a byte-order mark are accepted.
 """
 
 import gzip
@@ -23,13 +23,13 @@ LABELS = {"1": 1, "0": 0}
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """Return a trial list as a table ``enrol_id`` (str), ``test_id`` (str), ``target`` (int8, 1 or 0), in its order.
+    """Return a trial list as a table ``enrol_id`` (str), ``test_id`` (str), ``target`` (int8, 1 or 0), in file order.
 
-    Raises InputError for a missing or empty file, a malformed line (with its number), a label that is not 0 or 1, and
-    a list without targets or without non-targets.
+    Raises InputError for a missing or empty file, a malformed line or label (with the line number), and a list without
+    target or without non-target trials.
     """
     if not path.is_file():
-        raise InputError(f"{path}: the trial list is missing")
+        raise InputError(f"{path}: trial list not found")
     first_line = _first_line(path)
     is_csv = "," in first_line
     order = COLUMNS if is_csv else ["target", "enrol_id", "test_id"]
@@ -46,12 +46,12 @@ def read_trials(path: Path) -> pd.DataFrame:
 
 
 def _open_text(path: Path):
-    """Open a text file, gzipped or not, without its byte-order mark."""
+    """Open a text file, optionally gzipped, skipping a byte-order mark."""
     return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
 
 
 def _first_line(path: Path) -> str:
-    """Return the first line of a trial list; InputError when the file is empty or not text."""
+    """Return the first line; raises InputError for an empty file or one that is not UTF-8 text."""
     try:
         with _open_text(path) as lines:
             line = next(lines, "")
@@ -63,13 +63,13 @@ def _first_line(path: Path) -> str:
 
 
 def _is_header(line: str) -> bool:
-    """A header's third field is a word; a trial's is a number."""
+    """Return True if the third field is a word, as in a header."""
     fields = [field.strip(' "\r\n') for field in line.split(",")]
     return len(fields) == 3 and bool(fields[2]) and not fields[2].lstrip("+-").replace(".", "").isdigit()
 
 
 def _read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
-    """Read all lines as text fields, the index being the line number less one; blank lines are left out."""
+    """Read the lines as text fields, indexed by line number - 1; blank lines are skipped."""
     try:
         with _open_text(path) as lines:
             fields = pd.read_csv(
@@ -89,27 +89,27 @@ def _read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
 
 
 def _fail_on_line(path: Path, number: int, order: list[str]) -> None:
-    """Raise InputError with the text of a malformed line."""
+    """Raise InputError with the text of a line."""
     with _open_text(path) as lines:
         text = next(line for count, line in enumerate(lines, 1) if count == number).strip()
     raise InputError(f"{path}, line {number}: expected {', '.join(order)} with target 0 or 1, found {text[:120]!r}")
 
 
 def check_both_kinds(is_target: np.ndarray, name: str) -> None:
-    """Raise InputError unless ``is_target`` (trials,), of 0 and 1, holds targets as well as non-targets."""
+    """Raise InputError unless ``is_target`` (trials,) contains both target and non-target trials."""
     num_target = int(np.count_nonzero(is_target))
     num_nontarget = is_target.size - num_target
     if not (num_target and num_nontarget):
         raise InputError(
             f"{name}: expected target and non-target trials, found {num_target} and {num_nontarget}; "
-            "an error rate needs both kinds"
+            "error rates need both"
         )
 
 
 def resolve_trials(trials: pd.DataFrame, utt_ids: pd.Index, name: str) -> pd.DataFrame:
-    """Return ``trials`` with paths turned into utterance IDs: a path less its suffix, where it is no ID itself.
+    """Return ``trials`` with paths replaced by utterance IDs (the path without suffix).
 
-    Raises InputError, naming the first, when an utterance of the list is not among ``utt_ids``.
+    Raises InputError naming the first utterance that is not in ``utt_ids``.
     """
     resolved = trials.copy()
     for column in ("enrol_id", "test_id"):
@@ -120,17 +120,17 @@ def resolve_trials(trials: pd.DataFrame, utt_ids: pd.Index, name: str) -> pd.Dat
             row = int(np.argmax(trials[column] == unknown[0]))
             raise InputError(
                 f"{name}, trial {row + 1}: utterance {unknown[0]} is not among the {len(utt_ids)} utterances of the "
-                f"manifest ({len(unknown)} such in this column); check the test folder and the list"
+                f"manifest ({len(unknown)} such in this column); check the test folder and the trial list"
             )
         resolved[column] = trials[column].map(ids)
     return resolved
 
 
 def make_trials(utterances: pd.DataFrame, max_trials: int | None, seed: int) -> pd.DataFrame:
-    """Make the trials of a manifest: all pairs, or ``max_trials`` drawn from them, half of them targets if there are.
+    """Return all pairs of utterances as trials, or a random ``max_trials`` of them, up to half of them targets.
 
-    ``utterances`` has the columns ``ID`` and ``spk_id``. Pairs are unordered and of two different utterances; the
-    trials come in the order of the pairs. Raises InputError when the pairs lack targets or non-targets.
+    ``utterances`` has the columns ``ID`` and ``spk_id``. Pairs are unordered, of two different utterances, and sorted.
+    Raises InputError without target or without non-target pairs.
     """
     ids = utterances["ID"].to_numpy()
     speakers = pd.factorize(utterances["spk_id"])[0]
@@ -145,7 +145,7 @@ def make_trials(utterances: pd.DataFrame, max_trials: int | None, seed: int) -> 
 
 
 def _draw_pairs(speakers: np.ndarray, max_trials: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw pairs (rows of utterances) without repetition: at most half of them targets, the rest non-targets."""
+    """Draw distinct pairs of utterances (rows): at most half targets, the rest non-targets."""
     order = np.argsort(speakers, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(speakers[order])) + 1)
     targets = np.concatenate([np.sort(group)[np.stack(np.triu_indices(group.size, k=1))] for group in groups], axis=1)
@@ -167,6 +167,6 @@ def _draw_pairs(speakers: np.ndarray, max_trials: int, rng: np.random.Generator)
 
 
 def write_trials(trials: pd.DataFrame, path: Path) -> None:
-    """Write ``trials`` as our CSV, whole or not at all."""
+    """Write ``trials`` as CSV, atomically."""
     with written_whole(path) as temporary:
         trials[COLUMNS].to_csv(temporary, index=False)

@@ -1,23 +1,22 @@
-"""From a clean synthetic voice to something like a recording: microphone, room noise, level, all drawn from a seed."""
+"""Simulate a recording of clean synthetic speech: microphone response, room noise and level, drawn from a seed."""
 
 import numpy as np
 from scipy.fft import next_fast_len
 from scipy.signal import resample_poly
 
-SAMPLE_RATE = 16000  # Hz, of what comes out
+SAMPLE_RATE = 16000  # Hz, of the output
 PAUSE_S = (0.1, 0.3)  # before and after the sentence
-EQUALISER_DB = 4.0  # standard deviation of the gain at each of the bands
+EQUALISER_DB = 4.0  # standard deviation of the gain of each band
 EQUALISER_HZ = (60, 120, 250, 500, 1000, 2000, 4000, 8000)
 SNR_DB = (8.0, 30.0)
-NOISE_SLOPE = (0.0, 2.0)  # power falls with frequency to this power: 0 white, 1 pink, 2 brown
+NOISE_SLOPE = (0.0, 2.0)  # exponent of the noise power over 1/f: 0 white, 1 pink, 2 brown
 PEAK_DBFS = (-20.0, -3.0)
 
 
 def change_tract_length(samples: np.ndarray, sample_rate: int, tract_length: float) -> np.ndarray:
-    """Return ``samples`` (samples,), of ``sample_rate`` Hz, at 16 kHz (samples',) and spoken by a longer vocal tract.
+    """Resample ``samples`` (samples,) from ``sample_rate`` Hz to 16 kHz (samples',) with a scaled vocal tract.
 
-    A tract longer by 5 % lowers formants and pitch by 5 % and speaks as much slower: it is the same sound played at
-    another speed.
+    A tract 5 % longer lowers formants and pitch by 5 % and slows speech down by 5 %: it is a change of playback speed.
     """
     down = round(sample_rate / 50 / tract_length)
     return resample_poly(samples.astype(np.float64), SAMPLE_RATE // 50, down)
@@ -41,7 +40,7 @@ def record_speech(speech: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _coloured_noise(rng: np.random.Generator, freq_hz: np.ndarray, num_samples: int) -> np.ndarray:
-    """Return noise (samples,) whose power falls with a random power of the frequency, level below 50 Hz."""
+    """Return noise (samples,) with a random spectral slope above 50 Hz, flat below."""
     slope = rng.uniform(*NOISE_SLOPE)
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     return np.fft.irfft(spectrum * np.maximum(freq_hz, 50) ** (-slope / 2), num_samples)

@@ -1,18 +1,18 @@
-"""espeak-ng through ctypes: a sentence in a voice becomes samples.
+"""Text to speech with espeak-ng through ctypes.
 
-The PyPI package ``espeakng-loader`` carries the library and its data, so nothing is installed by hand. Met in espeak-ng
-1.52 and handled here:
+The PyPI package ``espeakng-loader`` carries the library and its data, so no system package is needed. Quirks of
+espeak-ng 1.52 handled here:
 
 - An unknown language makes ``espeak_SetVoiceByName`` return an error and keep the previous voice, but an unknown
-  *variant* is ignored and the call returns 0 all the same: the name of the voice now in force is compared too.
-- A data path of more than some 150 bytes is cut off, and then a path of the machine that built the library is tried:
-  the library gets a short link to its data.
-- Flutter and roughness go on from where the last sentence left them, even after ``espeak_Terminate``, so that a
-  sentence said twice gives other samples. Each ``Espeak`` is therefore a private copy of the library, loaded afresh:
-  the same calls in the same order give the same samples, whatever was said before. (All but a few variants with breath
-  and ``klatt 6``, such as Reed, which draw from the C library's ``rand()``.)
+  *variant* is ignored and the call returns 0: the name of the current voice is compared too.
+- A data path over about 150 bytes is truncated, and a path of the build machine is tried instead: the library gets a
+  short link to its data.
+- Flutter and roughness keep their state between sentences, even after ``espeak_Terminate``, so a repeated sentence
+  gives other samples. Each ``Espeak`` therefore loads a private copy of the library: the same calls in the same order
+  give the same samples. (Except for a few variants with breath and ``klatt 6``, such as Reed, which use the C
+  library's ``rand()``.)
 
-espeak-ng is GPL-3.0. It is called to make audio and is no part of this recipe.
+espeak-ng is GPL-3.0; it is called to generate audio and is not part of this recipe.
 """
 
 import ctypes
@@ -26,24 +26,24 @@ import numpy as np
 
 from voice_biometrics.common.errors import InputError
 
-MAX_PATH_BYTES = 120  # of the library's buffer of 160, less the names that it appends
+MAX_PATH_BYTES = 120  # the library appends names in a buffer of 160
 SYNCHRONOUS, DONT_EXIT = 2, 0x8000  # output through the callback, in this thread; return an error instead of exit(1)
 RATE, VOLUME, PITCH, PITCH_RANGE = 1, 2, 3, 4  # espeak_PARAMETER
-VOLUME_PERCENT = 40  # the default, 100, clips in a third of the variants
+VOLUME_PERCENT = 40  # the default, 100, clips a third of the variants
 CHARS_UTF8 = 1
-NOISE_SEED = 1986  # of the library's own generator: breath
+NOISE_SEED = 1986  # seeds the library's generator (breath)
 
 AudioCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
 class VoiceRecord(ctypes.Structure):
-    """The head of ``espeak_VOICE``: as far as it is read here."""
+    """The first fields of ``espeak_VOICE``."""
 
     _fields_ = [("name", ctypes.c_char_p), ("languages", ctypes.c_char_p), ("identifier", ctypes.c_char_p)]
 
 
 class Espeak:
-    """One freshly loaded espeak-ng; use it as a context manager.
+    """A private instance of espeak-ng, used as a context manager.
 
     ``sample_rate`` is in Hz. Raises InputError when espeakng-loader is missing or its library does not start.
     """
@@ -74,11 +74,11 @@ class Espeak:
         Arguments
         ---------
         language : a voice of espeak-ng: ``en-us``, ``de``, ...
-        variant : a file of its ``voices/!v``, in the same case: ``f1``, ``Hugo``, ...
+        variant : a file name of its ``voices/!v``, case-sensitive: ``f1``, ``Hugo``, ...
         rate_wpm : words per minute, 80 to 450.
-        pitch, pitch_range : 0 to 99; 50 is the variant's own.
+        pitch, pitch_range : 0 to 99; 50 is the variant's default.
 
-        Raises InputError when there is no such voice or variant, or when the library reports an error.
+        Raises InputError for an unknown voice or variant, or an error of the library.
         """
         self._set_voice(language, variant)
         for parameter, value in (
@@ -114,13 +114,13 @@ class Espeak:
         return sample_rate
 
     def _keep_chunk(self, samples, num_samples: int, events) -> int:
-        """Take what the library hands over; 0 asks for more."""
+        """Receive a chunk of samples from the library; return 0 to continue."""
         if samples and num_samples > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * num_samples))
         return 0
 
     def _set_voice(self, language: str, variant: str) -> None:
-        """Select a voice, and make sure that it is the one in force."""
+        """Select a voice and check that it is the current one."""
         name = f"{language}+{variant}"
         _check(self._library.espeak_SetVoiceByName(name.encode()), f"the voice {name!r}")
         identifier = self._library.espeak_GetCurrentVoice().contents.identifier.decode()  # gmw/en-US+Hugo
@@ -129,7 +129,7 @@ class Espeak:
 
 
 def _installed_paths() -> tuple[Path, Path]:
-    """Where the package keeps the library and its data."""
+    """Return the paths of the library and its data."""
     try:
         loader = importlib.import_module("espeakng_loader")
         return Path(loader.get_library_path()), Path(loader.get_data_path())
@@ -140,7 +140,7 @@ def _installed_paths() -> tuple[Path, Path]:
 
 
 def _load_copy(library_path: Path, folder: Path) -> ctypes.CDLL:
-    """Load a copy of the library: the loader would hand out the same instance for the same file again."""
+    """Load a copy of the library: the dynamic loader shares one instance per file."""
     try:
         copy = shutil.copy(library_path, folder / library_path.name)
         library = ctypes.CDLL(os.fspath(copy))
@@ -154,7 +154,7 @@ def _load_copy(library_path: Path, folder: Path) -> ctypes.CDLL:
 
 
 def _link_or_copy(data_path: Path, link: Path) -> Path:
-    """Make the data readable under ``link``; Windows allows links to some users only."""
+    """Link (or, where links are not permitted, copy) the data to ``link``."""
     try:
         link.symlink_to(data_path.resolve(), target_is_directory=True)
     except OSError:
@@ -163,6 +163,6 @@ def _link_or_copy(data_path: Path, link: Path) -> Path:
 
 
 def _check(status: int, item: str) -> None:
-    """Turn a status of the library into an error that names what it was about."""
+    """Raise InputError naming ``item`` for a status other than 0."""
     if status != 0:
         raise InputError(f"espeak-ng refused {item} (status {status})")

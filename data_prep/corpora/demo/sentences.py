@@ -1,6 +1,6 @@
-"""What the demo voices say: plain sentences, written for this recipe, in five languages.
+"""Sentences of the demo voices in five languages, written for this recipe.
 
-Keys are the names that espeak-ng gives to the languages. The sentences are of 5 to 14 words, 1.5 to 5 s of speech.
+Keys are espeak-ng's language names. Sentences have 5 to 14 words, 1.5 to 5 s of speech.
 """
 
 SENTENCES = {

@@ -1,7 +1,7 @@
-"""Who the demo voices are and what each of their utterances will be, all of it drawn from one seed.
+"""Plan of the demo voices and their utterances, drawn from one seed.
 
 A voice is an espeak-ng variant with its own vocal tract length, pitch, pitch range, speaking rate and two languages.
-Draws are seeded by name (``1986/linda-1/07``), so one utterance does not depend on how many others there are.
+Draws are seeded by name (``1986/linda-1/07``), so an utterance does not depend on the number of others.
 """
 
 import random
@@ -10,15 +10,15 @@ from typing import NamedTuple
 from data_prep.corpora.demo.sentences import SENTENCES
 
 SEED = 1986
-NUM_UTTERANCES = 20  # a voice, half of them in each of its languages
+NUM_UTTERANCES = 20  # per voice, half in each of its languages
 RATE_WPM = (140, 185)
-PITCH = (36, 64)  # espeak units: 50 is the variant's own, 36 and 64 are a fifth lower and higher
-PITCH_RANGE = (30, 70)  # espeak units: 50 is the variant's own
-TRACT_LENGTH = (0.94, 1.08)  # of the variant's own
-RATE_JITTER, PITCH_JITTER, PITCH_RANGE_JITTER = 0.08, 4, 10  # an utterance's largest departures; a share, then units
+PITCH = (36, 64)  # espeak units: 50 is the variant's default, 36 and 64 are a fifth lower and higher
+PITCH_RANGE = (30, 70)  # espeak units: 50 is the variant's default
+TRACT_LENGTH = (0.94, 1.08)  # relative to the variant's
+RATE_JITTER, PITCH_JITTER, PITCH_RANGE_JITTER = 0.08, 4, 10  # largest deviation of an utterance; a fraction, then units
 
-# variants that sound like a man or a woman, and unlike each other: no robots, whispers, croaks or copies; nor Reed,
-# whose breath is drawn from the C library's rand() and so never twice the same
+# Variants that sound like distinct women or men: no robots, whispers, croaks or copies. Reed is left out because its
+# breath noise comes from the C library's rand() and is not reproducible.
 VARIANTS = {
     "train": {
         "f": "Alicia Andrea Annie anika belinda f1 f3 f4 f5 grandma linda steph2",
@@ -27,16 +27,16 @@ VARIANTS = {
     },
     "test": {"f": "aunty f2 shelby steph", "m": "Andy Diogo Mario david m3 max pablo travis"},
 }
-VOICES_PER_VARIANT = {"f": 2, "m": 1}  # there are twice as many male variants
+VOICES_PER_VARIANT = {"f": 2, "m": 1}  # male variants are twice as many
 
 
 class Voice(NamedTuple):
     """One synthetic speaker."""
 
     spk_id: str
-    gender: str  # f or m, the variant's
+    gender: str  # f or m
     variant: str  # file of espeak-ng's voices/!v
-    tract_length: float  # of the variant's own: 1.05 lowers formants and pitch by 5 %
+    tract_length: float  # relative to the variant's: 1.05 lowers formants and pitch by 5 %
     languages: tuple[str, str]
     rate_wpm: int
     pitch: int
@@ -44,7 +44,7 @@ class Voice(NamedTuple):
 
 
 class PlannedUtterance(NamedTuple):
-    """One file to be made: a voice on a certain day."""
+    """Text, prosody and recording channel of one file."""
 
     utt_id: str
     voice: Voice
@@ -53,11 +53,11 @@ class PlannedUtterance(NamedTuple):
     rate_wpm: int
     pitch: int
     pitch_range: int
-    channel_seed: int  # of the microphone, the noise and the gain
+    channel_seed: int  # seeds microphone, noise and gain
 
 
 def make_voices(part: str) -> list[Voice]:
-    """Return the voices of ``train`` or ``test``, sorted by ``spk_id``; the two share no variant."""
+    """Return the voices of ``train`` or ``test``, sorted by ``spk_id``; the parts share no variant."""
     voices = [
         _make_voice(variant, number, gender)
         for gender, variants in VARIANTS[part].items()
@@ -87,7 +87,7 @@ def _make_voice(variant: str, number: int, gender: str) -> Voice:
 
 
 def plan_utterances(voice: Voice, num_utterances: int = NUM_UTTERANCES) -> list[PlannedUtterance]:
-    """Return the utterances of ``voice``, sorted by ``utt_id``; no sentence comes twice."""
+    """Return the utterances of ``voice``, sorted by ``utt_id``, without a repeated sentence."""
     rng = random.Random(f"{SEED}/{voice.spk_id}/sentences")
     sentences_of = {language: rng.sample(SENTENCES[language], len(SENTENCES[language])) for language in voice.languages}
     utterances = []
@@ -99,7 +99,7 @@ def plan_utterances(voice: Voice, num_utterances: int = NUM_UTTERANCES) -> list[
 
 
 def _plan_utterance(utt_id: str, voice: Voice, language: str, text: str) -> PlannedUtterance:
-    """Draw how one sentence will be spoken and recorded."""
+    """Draw prosody and recording channel of one sentence."""
     rng = random.Random(f"{SEED}/{utt_id}")
     return PlannedUtterance(
         utt_id,

@@ -292,6 +292,6 @@ def test_a_file_of_the_user_within_an_older_demo_corpus_stops_its_replacement(tm
 
 
 def test_a_trial_list_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(InputError, match="all pairs of the test voices"):
+    with pytest.raises(InputError, match="trial_list"):
         find_utterances(tmp_path / "new", "veri_test2.txt")
     assert not (tmp_path / "new").exists()
