@@ -30,7 +30,7 @@ def test_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav", 16000), (left + right) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+@pytest.mark.parametrize("rate", [8000, 44100])
 def test_a_tone_keeps_its_pitch_when_it_is_resampled(tmp_path, rate):
     soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate), rate)
     read = read_audio(tmp_path / "a.wav", 16000)

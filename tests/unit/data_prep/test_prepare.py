@@ -76,7 +76,7 @@ def test_nobody_is_held_out_with_zero_valid_speakers_and_an_old_validation_part_
     assert not (tmp_path / "m" / "valid.csv").exists()
 
 
-@pytest.mark.parametrize("amount", [1, 2.5, 5, 100, -1, 0.9])
+@pytest.mark.parametrize("amount", [1, 2.5, 5, -1])
 def test_an_impossible_number_of_held_out_speakers_is_refused(speakers, tmp_path, amount):
     with pytest.raises(InputError, match="valid_speakers"):
         prepare(settings(speakers, valid_speakers=amount), tmp_path / "m")
@@ -184,7 +184,7 @@ def test_fewer_training_speakers_are_among_more_and_the_held_out_ones_stay(tmp_p
     assert speakers_of(tmp_path / "other" / "train.csv") != kept[0.5]
 
 
-@pytest.mark.parametrize("amount", [0, -0.5, 1.5, 2.5, 5])
+@pytest.mark.parametrize("amount", [0, 2.5, 5])
 def test_an_impossible_number_of_training_speakers_is_refused(speakers, tmp_path, amount):
     with pytest.raises(InputError, match=f"train_speakers {amount:g}"):
         prepare(settings(speakers, train_speakers=amount), tmp_path / "m")
@@ -206,22 +206,18 @@ def test_speakers_are_held_out_of_one_of_the_joined_corpora_and_are_those_of_it_
     assert trials[1]["enrol_id"].tolist() == ("speaker_folders-" + trials[0]["enrol_id"]).tolist()
 
 
-def test_a_corpus_to_hold_out_of_that_is_not_joined_is_refused(speakers, tmp_path):
-    with pytest.raises(InputError, match="valid_corpus 'librispeech': expected one of the corpora: speaker_folders"):
-        prepare(settings(speakers, valid_corpus="librispeech"), tmp_path / "m")
-
-
 @pytest.mark.parametrize(
-    "corpus, folders, found",
+    "corpus, folders, valid_corpus, found",
     [
-        ("voxseleb", "a", "voxseleb"),
-        ("", "a", "demo_voices"),
-        ("voxceleb,librispeech", "a", "2 corpora, 1 data folders"),
+        ("voxseleb", "a", "", "voxseleb"),
+        ("", "a", "", "demo_voices"),
+        ("voxceleb,librispeech", "a", "", "2 corpora, 1 data folders"),
+        ("speaker_folders", "a", "librispeech", "valid_corpus 'librispeech'.*speaker_folders"),
     ],
 )
-def test_unknown_corpora_and_missing_folders_are_refused(corpus, folders, found):
+def test_unknown_corpora_and_missing_folders_are_refused(corpus, folders, valid_corpus, found):
     with pytest.raises(InputError, match=found):
-        Settings(corpus=corpus, data_folder=folders).replacements()
+        Settings(corpus=corpus, data_folder=folders, valid_corpus=valid_corpus).replacements()
 
 
 def test_the_record_can_be_read_by_people(speakers, tmp_path):
