@@ -8,6 +8,7 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import CorpusFolder, corpus_folders, data_roots
 
 CORPORA = (
+    "common_voice",
     "demo_voices",
     "librispeech",
     "speaker_folders",

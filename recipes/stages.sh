@@ -29,6 +29,6 @@ run_stage() {  # number, title, command...
     fi
 }
 
-run_stage 1 prepare "$python" -m data_prep "${arguments[@]}"
+run_stage 1 prepare "$python" prepare.py "${arguments[@]}"
 run_stage 2 train "$python" train.py "${arguments[@]}"
 run_stage 3 evaluate "$python" eval_eer.py "${arguments[@]}"
