@@ -75,10 +75,10 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
         parts.test_trials = _test_trials(corpus, parts.test, settings)
     else:
         hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
-    if settings.valid_corpus in ("", label):
-        hold_out(parts, "valid", settings.valid_speakers, settings.max_trials, settings.split_seed)
-        if settings.valid_speakers and parts.valid.empty and len(parts.train):
-            logger.warning("%s: no speaker has two utterances, so none is held out", label)
+    valid_amount = settings.valid_amounts()[label]
+    hold_out(parts, "valid", valid_amount, settings.max_trials, settings.split_seed)
+    if valid_amount and parts.valid.empty and len(parts.train):
+        logger.warning("%s: no speaker has two utterances, so none is held out", label)
     parts.train = keep_speakers(parts.train, settings.train_speakers, settings.split_seed)
     return parts, skipped
 

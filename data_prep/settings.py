@@ -24,7 +24,7 @@ class Settings:
     corpus: str
     data_folder: str
     trial_list: str = ""
-    valid_speakers: float = 0.2
+    valid_speakers: float | str = 0.2  # text: comma-separated, one for each corpus
     test_speakers: float = 0
     max_trials: int = 500_000
     valid_corpus: str = ""
@@ -37,9 +37,10 @@ class Settings:
         """Select the settings from hparams; raises InputError for a value of the wrong type."""
         chosen = {item.name: hparams[item.name] for item in fields(cls)}
         for item in fields(cls):
-            value, expected = chosen[item.name], (int, float) if item.type is float else item.type
+            value, expected = chosen[item.name], item.type | int if item.type in (float, float | str) else item.type
             if not isinstance(value, expected) or isinstance(value, bool) != (item.type is bool):
-                raise InputError(f"hparams key {item.name}: expected {item.type.__name__}, found {value!r}")
+                name = getattr(item.type, "__name__", "number or text")
+                raise InputError(f"hparams key {item.name}: expected {name}, found {value!r}")
         return cls(**chosen)
 
     def corpora(self) -> dict[str, Corpus]:
@@ -53,6 +54,26 @@ class Settings:
             )
             for entry in self._folders()
         }
+
+    def valid_amounts(self) -> dict[str, float]:
+        """Return the fraction or number of speakers to hold out of each corpus, by label.
+
+        ``valid_speakers`` is one value for ``valid_corpus`` (default: for each corpus), or one value per corpus. Raises
+        InputError for text that is not such a list.
+        """
+        labels = [entry.label for entry in self._folders()]
+        if not isinstance(self.valid_speakers, str):
+            return {label: self.valid_speakers if self.valid_corpus in ("", label) else 0.0 for label in labels}
+        try:
+            amounts = [float(item) for item in self.valid_speakers.split(",")]
+        except ValueError:
+            amounts = []
+        if len(amounts) != len(labels) or self.valid_corpus:
+            raise InputError(
+                f"valid_speakers {self.valid_speakers!r}: expected one number, or one for each of {', '.join(labels)} "
+                "and no valid_corpus"
+            )
+        return dict(zip(labels, amounts, strict=True))
 
     def replacements(self) -> dict[str, str]:
         """Return the folder of each ``$data_root`` or, with joined corpora, ``$data_root.<label>``."""

@@ -224,3 +224,14 @@ def test_the_record_can_be_read_by_people(speakers, tmp_path):
     prepare(settings(speakers), tmp_path / "m")
     record = json.loads((tmp_path / "m" / "prepared.json").read_text())
     assert record["settings"]["valid_speakers"] == 2 and "data_folder" not in record["settings"]
+
+
+def test_each_of_the_joined_corpora_can_hold_out_its_own_number_of_speakers(tmp_path):
+    for name, first in (("a", 0), ("b", 9)):
+        write_speakers(tmp_path / name, num_speakers=9, num_utterances=2, duration_s=0.1, first_speaker=first)
+    folders, corpora = f"{tmp_path / 'a'},{tmp_path / 'b'}", "speaker_folders,speaker_folders"
+    prepare(settings(folders, corpus=corpora, valid_speakers="2,4"), tmp_path / "m")
+    held_out = speakers_of(tmp_path / "m" / "valid.csv")
+    assert sorted(spk.rpartition("-")[0] for spk in held_out) == ["speaker_folders"] * 2 + ["speaker_folders_2"] * 4
+    with pytest.raises(InputError, match="valid_speakers '2,4,6'"):
+        prepare(settings(folders, corpus=corpora, valid_speakers="2,4,6"), tmp_path / "n")
