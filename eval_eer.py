@@ -111,11 +111,11 @@ def judge_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation,
     num_enrolled = 1 if options.enrol_with is None else options.enrol_with
     trial_set = run.trial_set(options.test_manifest, options.test_trials, options.enrolment, num_enrolled)
     lists = [run.score(trial_set, condition) for condition in conditions]
-    uses, costs = uses_and_costs(options, [Cost(p_target) for p_target in run.hparams["p_targets"]])
-    with_durations = run.hparams["calibrate_with_durations"]
+    uses, costs = uses_and_costs(options, [Cost(p_target) for p_target in run.settings["p_targets"]])
+    with_durations = run.settings["calibrate_with_durations"]
     evaluation = evaluate(lists, run.held_out_trials(trial_set), uses, costs, with_durations)
     subject = Subject(
-        title=f"{run.hparams['name']} on {'held-out speakers' if trial_set.is_held_out else trial_set.name}",
+        title=f"{run.settings['name']} on {'held-out speakers' if trial_set.is_held_out else trial_set.name}",
         folder=run.folder / "eval" / trial_set.name,
         command=options.command,
         facts=run.facts(trial_set),

@@ -24,7 +24,7 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
 from voice_biometrics.common.errors import InputError, tell_input_errors
-from voice_biometrics.evaluation.trained_run import FinishedRun, run_of_command_line
+from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export.package import write_model_folder
 from voice_biometrics.inference.model_folder import NAME, ModelFolder
 
@@ -34,10 +34,10 @@ def main(arguments: list[str]) -> None:
     """Export a run and say what came out."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options, rest = parse_options(arguments)
-    run = run_of_command_line(rest, __doc__)
-    newest = not run.held_out_somebody  # then its own last checkpoint counts, and so do theirs
+    run = TrainedRun.from_command_line(rest, __doc__)
+    newest = not run.has_held_out  # it has no best checkpoint then, and the others must be like it
     data_folder = run.settings["data_folder"]
-    others = [FinishedRun.read(folder, data_folder, newest) for folder in options.calibration_from]
+    others = [TrainedRun(folder, data_folder, newest) for folder in options.calibration_from]
     destination = options.model_folder or run.folder / "model"
     say(write_model_folder(run, others, destination, options.version))
 

@@ -25,7 +25,7 @@ import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from voice_biometrics.common.audio import read_audio, repeat_to
-from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.model_folder import read_model_folder
 from voice_biometrics.metrics.error_rates import equal_error_rate
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--data_folder")
     parser.add_argument("--speakers", type=int, help="held-out speakers for the EERs (default: all)")
     options = parser.parse_args()
-    run = FinishedRun.read(options.run, options.data_folder)
+    run = TrainedRun(options.run, options.data_folder)
     manifest, trials = held_out(run, options.speakers)
     speech = [read_audio(*row) for row in zip(
         manifest["wav"], [run.sample_rate] * len(manifest), manifest["start"], manifest["stop"], strict=True
@@ -60,9 +60,9 @@ def main() -> None:
         print(f"{name:<14} smallest cosine {cosines.min():.7f}   EER {100 * eer:.4f} %")
 
 
-def held_out(run: FinishedRun, num_speakers: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def held_out(run: TrainedRun, num_speakers: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return manifest and trials of the run's held-out speakers, of the first few if so asked."""
-    manifest, trials = run.held_out()
+    manifest, trials = run.held_out().manifest, run.held_out().trials
     kept = manifest[manifest["spk_id"].isin(sorted(manifest["spk_id"].unique())[:num_speakers])]
     ids = set(kept["ID"])
     return kept.reset_index(drop=True), trials[trials["enrol_id"].isin(ids) & trials["test_id"].isin(ids)]
@@ -89,7 +89,7 @@ def synthetic(num_samples: int, sample_rate: int, rng: np.random.Generator) -> n
     return (0.1 * buzz * syllables + 0.005 * rng.standard_normal(num_samples)).astype(np.float32)
 
 
-def forms_of(run: FinishedRun, model_folder: Path) -> dict[str, Embed]:
+def forms_of(run: TrainedRun, model_folder: Path) -> dict[str, Embed]:
     """Return the forms of the model by name: each from samples (samples,) to an embedding (dims,)."""
     model, layout = read_model_folder(model_folder), str(model_folder / "speechbrain")
     stock = SpeakerRecognition.from_hparams(source=layout, savedir=layout, run_opts={"device": "cpu"})

@@ -17,7 +17,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 import export
 from tests.conftest import make_voice, write_speakers
 from tests.run_folders import write_run_folder
-from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export import package as write_folder
 from voice_biometrics.export.onnx_export import export_onnx
 from voice_biometrics.export.package import write_speechbrain_layout
@@ -90,7 +90,7 @@ def test_the_model_folder_holds_what_the_docs_say(model):
 
 
 def test_run_folder_onnx_and_speechbrain_give_the_same_embedding_of_half_a_second_to_a_minute(run, model):
-    modules = FinishedRun.read(run).modules
+    modules = TrainedRun(run).modules
     onnx = Embedder(read_model_folder(model))
     with no_network():
         stock = SpeakerRecognition.from_hparams(source=str(model / "speechbrain"), savedir=str(model / "speechbrain"))
@@ -109,7 +109,7 @@ def test_features_that_are_not_normalised_are_so_everywhere(run, tmp_path):
     nothing["input_shape"] = [None, None, 80]
     tree["mean_var_norm"] = tree["modules"]["mean_var_norm"] = nothing
     YAML().dump(tree, hparams)
-    finished, layout = FinishedRun.read(hparams.parent), tmp_path / "speechbrain"
+    finished, layout = TrainedRun(hparams.parent), tmp_path / "speechbrain"
     export_onnx(finished.modules, finished.dims, tmp_path / "x.onnx")
     onnx = OnnxEmbedder((tmp_path / "x.onnx").read_bytes(), "x.onnx", 16000, 0.5)
     write_speechbrain_layout(finished, layout, "1.0")
@@ -118,15 +118,15 @@ def test_features_that_are_not_normalised_are_so_everywhere(run, tmp_path):
     ours = embed(finished.modules, torch.from_numpy(samples)[None])[0]
     assert cosine(ours, onnx(samples)) > 0.99999
     assert cosine(ours, stock.encode_batch(torch.from_numpy(samples)[None])[0, 0].numpy()) > 0.99999
-    normalised = embed(FinishedRun.read(run).modules, torch.from_numpy(samples)[None])[0]
+    normalised = embed(TrainedRun(run).modules, torch.from_numpy(samples)[None])[0]
     assert cosine(ours, normalised) < 0.999
 
 
 def test_training_goes_on_from_the_weights_of_a_model_folder(run, model, corpus, tmp_path):
     begun = write_run_folder(tmp_path / "other", corpus, "--seed", "5")
-    target = FinishedRun.read(begun).modules["embedding_model"]
+    target = TrainedRun(begun).modules["embedding_model"]
     start_from(model, target, torch.nn.Linear(1, 1), begun)
-    trained = FinishedRun.read(run).modules["embedding_model"].state_dict()
+    trained = TrainedRun(run).modules["embedding_model"].state_dict()
     assert all(torch.equal(trained[name], tensor) for name, tensor in target.state_dict().items())
     with safe_open(model / "weights.safetensors", "pt") as file:
         assert file.metadata()["fingerprint"] == read_model_folder(model).embedder("fp32").fingerprint
@@ -144,8 +144,9 @@ def test_speechbrains_score_is_the_one_that_the_calibration_is_of(model, corpus)
 
 
 def test_the_eer_in_the_folder_is_that_of_the_run(run, model):
-    finished = FinishedRun.read(run)
-    manifest, trials = finished.held_out()
+    finished = TrainedRun(run)
+    held_out = finished.held_out()
+    manifest, trials = held_out.manifest, held_out.trials
     embeddings = embed_manifest(finished.modules, manifest, 16000, "cpu")
     scores = score_trials(embeddings, pd.Index(manifest["ID"]), trials)
     eer, _ = equal_error_rate(scores["score"].to_numpy(), scores["target"].to_numpy() == 1)
@@ -188,7 +189,7 @@ def test_a_fingerprint_follows_from_the_weights_and_nothing_else(run, model, cor
     moved = tmp_path / "moved"
     shutil.copytree(run, moved, ignore=shutil.ignore_patterns("model"))
     export.main([str(moved), "--model_folder", str(tmp_path / "again"), "--version", "2.0"])
-    other = FinishedRun.read(write_run_folder(tmp_path / "other", corpus, "--seed", "5"))
+    other = TrainedRun(write_run_folder(tmp_path / "other", corpus, "--seed", "5"))
     first, again = read_model_folder(model), read_model_folder(tmp_path / "again")
     assert (first.version, again.version) == ("1.0", "2.0")
     assert first.embedder("fp32").fingerprint == again.embedder("fp32").fingerprint != other.fingerprint()
@@ -199,7 +200,7 @@ def test_a_fingerprint_follows_from_the_weights_and_nothing_else(run, model, cor
 def test_the_arguments_of_train_name_the_run_as_well(run, model, corpus, capsys, monkeypatch):
     asked = []
 
-    def note(run: FinishedRun, others: list, destination: Path, version: str) -> ModelFolder:
+    def note(run: TrainedRun, others: list, destination: Path, version: str) -> ModelFolder:
         asked.append((run.fingerprint(), others, destination, version))
         return read_model_folder(model)
 
@@ -207,7 +208,7 @@ def test_the_arguments_of_train_name_the_run_as_well(run, model, corpus, capsys,
     given = ["tests/hparams/tiny.yaml", "--corpus", "speaker_folders", "--data_folder", str(corpus)]
     given += ["--output_folder", str(run)]
     export.main([*given, "--version", "3"])
-    assert asked == [(FinishedRun.read(run).fingerprint(), [], run / "model", "3")]
+    assert asked == [(TrainedRun(run).fingerprint(), [], run / "model", "3")]
     assert "embedder.int8.onnx   EER" in capsys.readouterr().out
     assert "another compute_features" in fails_with(capsys, *given, "--num_features", "40")
 
@@ -215,7 +216,7 @@ def test_the_arguments_of_train_name_the_run_as_well(run, model, corpus, capsys,
 def test_a_model_of_all_speakers_is_calibrated_by_runs_that_held_out_others(corpus, tmp_path, capsys):
     scoring = ("--as_norm_top", "2", "--subtract_mean", "True", "--calibrate_with_durations", "True")
     everybody = write_run_folder(tmp_path / "all", corpus, *scoring, num_held_out=0)
-    assert "held out nobody" in fails_with(capsys, str(everybody))
+    assert "no speakers were held out" in fails_with(capsys, str(everybody))
     folds = [write_run_folder(tmp_path / seed, corpus, "--split_seed", seed, "--seed", seed) for seed in ("1", "2")]
     export.main([str(everybody), "--calibration_from", *map(str, folds)])
     folder = read_model_folder(everybody / "model")

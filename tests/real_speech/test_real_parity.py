@@ -11,7 +11,7 @@ import export
 from benchmarks.parity import REFERENCE, eer_of, embed_all, forms_of, held_out, lengths, rows_cosines
 from tests.run_folders import write_run_folder
 from voice_biometrics.common.audio import read_audio
-from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export import package as write_folder
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.model_folder import read_model_folder
@@ -42,7 +42,7 @@ def test_run_folder_onnx_and_speechbrain_agree_on_real_speech_and_int8_nearly(
     monkeypatch.setattr(write_folder, "CARD_CONDITIONS", ("telephone",))
     folder = write_run_folder(tmp_path_factory.mktemp("run"), corpus)
     export.main([str(folder)])
-    run = FinishedRun.read(folder)
+    run = TrainedRun(folder)
     manifest, trials = held_out(run, None)
     waves = [read_audio(wav, 16000) for wav in manifest["wav"]] + lengths(speech, 16000, DURATIONS_S)
     found = {name: embed_all(waves, form, name) for name, form in forms_of(run, folder / "model").items()}

@@ -126,17 +126,17 @@ def evaluate(
     write_scores(scored.table, folder / f"{condition.name}.parquet")
     with written_whole(folder / f"{condition.name}.npy") as temporary:
         np.save(temporary, speaker_draws(scored.table, manifest.set_index("ID")["spk_id"]))
-    found = summary(scored.scores, scored.is_target, [Cost(p_target) for p_target in run.hparams["p_targets"]])
+    found = summary(scored.scores, scored.is_target, [Cost(p_target) for p_target in run.settings["p_targets"]])
     return {"eer": found["eer"], "min_dcf": {f"{dcf['p_target']:g}": dcf["value"] for dcf in found["min_dcf"]}}
 
 
 def costs(run: TrainedRun) -> dict:
     """Return sizes, multiplications and time of a run's network; the time is on the CPU."""
     network = run.modules.values()
-    rate = run.hparams["sample_rate"]
+    rate = run.sample_rate
     return {
         "num_parameters": count_parameters(network),
-        "num_parameters_with_head": count_parameters([*network, run.hparams["classifier"]]),
+        "num_parameters_with_head": count_parameters(network) + run.num_head_parameters,
         "macs_3s": count_macs(run.modules, rate),
         "inference_s": time_inference(run.modules, rate),
         "inference_hardware": describe_hardware("cpu", 1),

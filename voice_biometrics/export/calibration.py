@@ -19,7 +19,7 @@ from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.evaluation.conditions import CLEAN, Condition
 from voice_biometrics.evaluation.thresholds import Thresholds
-from voice_biometrics.evaluation.trained_run import FinishedRun, check_same_modules, plain_node
+from voice_biometrics.evaluation.trained_run import TrainedRun, plain_node
 from voice_biometrics.experiment.run_folder import FREE_KEYS
 from voice_biometrics.inference.embedder import OnnxEmbedder
 from voice_biometrics.inference.model_folder import MAX_CURVE_POINTS
@@ -36,16 +36,16 @@ MAY_DIFFER = {"name", "seed", "__set_seed", "split_seed", "valid_speakers", "max
 ADVICE = "give runs of the same hparams that differ in --valid_speakers, --split_seed and --seed only"
 
 
-def check_calibration_runs(run: FinishedRun, others: Sequence[FinishedRun]) -> None:
+def check_calibration_runs(run: TrainedRun, others: Sequence[TrainedRun]) -> None:
     """Raise InputError when the held-out speakers of ``others`` could not tell what the scores of ``run`` mean.
 
     That is: one was trained otherwise, stopped early, held out nobody, or is named twice.
     """
-    if not run.held_out_somebody:
+    if not run.has_held_out:
         check_finished(run)
-    seen: dict[str, FinishedRun] = {}  # fingerprint -> run
+    seen: dict[str, TrainedRun] = {}  # fingerprint -> run
     for other in others:
-        check_same_modules(other, run.nodes, "runs of the same hparams to --calibration_from")
+        other.check_same_modules(run.nodes, "runs of the same hparams to --calibration_from")
         check_same_training(other, run)
         check_finished(other)
         other.held_out()
@@ -55,7 +55,7 @@ def check_calibration_runs(run: FinishedRun, others: Sequence[FinishedRun]) -> N
         seen[fingerprint] = other
 
 
-def check_same_training(other: FinishedRun, run: FinishedRun) -> None:
+def check_same_training(other: TrainedRun, run: TrainedRun) -> None:
     """Raise InputError, naming the first key, when ``other`` was trained otherwise than ``run``."""
     theirs, ours = (_training_keys(each.hparams) for each in (other, run))
     for key in [key for key in ours if key in theirs]:  # a key that is younger than one of the runs tells nothing
@@ -67,7 +67,7 @@ def check_same_training(other: FinishedRun, run: FinishedRun) -> None:
             )
 
 
-def check_finished(run: FinishedRun) -> None:
+def check_finished(run: TrainedRun) -> None:
     """Raise InputError when the newest checkpoint is not that of the last epoch."""
     epoch, last = run.newest_epoch, run.settings["number_of_epochs"]
     if epoch != last:
@@ -75,9 +75,9 @@ def check_finished(run: FinishedRun) -> None:
         raise InputError(f"{run.folder}: was stopped {reached} of {last}; start train.py again to let it finish")
 
 
-def held_out_more_than_once(runs: Sequence[FinishedRun]) -> int:
+def held_out_more_than_once(runs: Sequence[TrainedRun]) -> int:
     """Return how many speakers were held out by more than one of the runs."""
-    speakers = pd.Series([speaker for run in runs for speaker in run.held_out()[0]["spk_id"].unique()])
+    speakers = pd.Series([speaker for run in runs for speaker in run.held_out().manifest["spk_id"].unique()])
     return int((speakers.value_counts() > 1).sum())
 
 
@@ -107,7 +107,7 @@ CURVE_POINTS = 500  # along each of FAR and FRR
 class Source:
     """A run that held speakers out, with its two embedders by precision."""
 
-    run: FinishedRun
+    run: TrainedRun
     embedders: Mapping[str, OnnxEmbedder]
 
 
@@ -143,7 +143,8 @@ def score_held_out(sources: Sequence[Source], precision: str, condition: Conditi
 
 def _score(source: Source, precision: str, condition: Condition) -> ScoredTrials:
     run, embedder = source.run, source.embedders[precision]
-    manifest, trials = run.held_out()
+    held_out = run.held_out()
+    manifest = held_out.manifest
     readers = [
         partial(_read, run.sample_rate, condition, *row)
         for row in zip(manifest["ID"], manifest["wav"], manifest["start"], manifest["stop"], strict=True)
@@ -151,7 +152,7 @@ def _score(source: Source, precision: str, condition: Condition) -> ScoredTrials
     with tqdm(total=len(readers), desc=f"{precision}, {condition.name}", unit="utt", dynamic_ncols=True) as bar:
         embeddings = embedder.embed_many(readers, on_each=bar.update)
     utterances = manifest.assign(duration=manifest["duration"].clip(upper=condition.longest_s))
-    return ScoredTrials(condition.name, score_trials(embeddings, pd.Index(manifest["ID"]), trials), utterances)
+    return ScoredTrials(condition.name, score_trials(embeddings, pd.Index(manifest["ID"]), held_out.trials), utterances)
 
 
 def _read(sample_rate: int, condition: Condition, utt_id: str, wav: str, start: int, stop: int) -> np.ndarray:

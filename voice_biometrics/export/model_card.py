@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable
-from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.experiment.hparams import hparams_files, merged_tree, plain_settings
 from voice_biometrics.experiment.run_folder import FREE_KEYS
 from voice_biometrics.export.calibration import Measured
@@ -30,7 +30,7 @@ NOT_SAID = {"name", "manifest_folder", "save_folder", "num_speakers"} | FREE_KEY
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr", "onnx", "onnxruntime")
 
 
-def how_to_reproduce(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
+def how_to_reproduce(run: TrainedRun, others: Sequence[TrainedRun]) -> str:
     """Return the commands that make a model folder again, and what they were run with, as Markdown.
 
     ``others`` are the runs that the calibration is from, none where it is from ``run``.
@@ -49,7 +49,7 @@ def how_to_reproduce(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
     return "```bash\n" + "\n".join(commands) + "\n```\n\n" + "\n".join(lines)
 
 
-def training_command(run: FinishedRun, folder: str) -> str:
+def training_command(run: TrainedRun, folder: str) -> str:
     """Return the command that trains a run into ``folder``: every plain key that differs from its hparams file."""
     name = run.settings["name"]
     found = [file for file in hparams_files(ROOT) if file.stem == name]
@@ -61,12 +61,12 @@ def training_command(run: FinishedRun, folder: str) -> str:
     return " ".join(["python train.py", file, *(f"--{key} {_typed(after[key])}" for key in told)])
 
 
-def manifest_digest(run: FinishedRun) -> str:
+def manifest_digest(run: TrainedRun) -> str:
     """Return the SHA-256 of the manifest of a run's training part."""
-    return hashlib.sha256(run.training_manifest.read_bytes()).hexdigest()
+    return hashlib.sha256((run.manifests / "train.csv").read_bytes()).hexdigest()
 
 
-def weights_metadata(run: FinishedRun, version: str, fingerprint: str) -> Mapping[str, str]:
+def weights_metadata(run: TrainedRun, version: str, fingerprint: str) -> Mapping[str, str]:
     """Return what a file of the weights says of itself."""
     command = training_command(run, "RUN")
     return {
@@ -144,8 +144,8 @@ class CardFacts:
     groups : error rates at the same point, None where there is no such point. sizes : file -> bytes.
     """
 
-    run: FinishedRun
-    others: Sequence[FinishedRun]
+    run: TrainedRun
+    others: Sequence[TrainedRun]
     version: str
     held_out: str
     by_precision: Mapping[str, Measured]
@@ -208,7 +208,7 @@ def _results(facts: CardFacts) -> str:
     return "\n\n".join(filter(None, [words, _table(("file", "EER", "C_llr, bits"), rows), left_out(facts.run)]))
 
 
-def left_out(run: FinishedRun) -> str:
+def left_out(run: TrainedRun) -> str:
     """Say which of the run's scoring keys the model folder does not have."""
     asked = {key: run.settings.get(key) for key in LEFT_OUT}
     told = [f"`{key}: {value}`" for key, value in asked.items() if value]

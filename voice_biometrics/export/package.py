@@ -22,7 +22,7 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json
 from voice_biometrics.evaluation.conditions import conditions_named
 from voice_biometrics.evaluation.groups import measure_groups
-from voice_biometrics.evaluation.trained_run import WEIGHTS, FinishedRun, as_yaml
+from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun, as_yaml
 from voice_biometrics.export.calibration import (
     Measured,
     Source,
@@ -71,7 +71,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def write_speechbrain_layout(run: FinishedRun, folder: Path, version: str) -> None:
+def write_speechbrain_layout(run: TrainedRun, folder: Path, version: str) -> None:
     """Write the two files to ``folder``."""
     folder.mkdir()
     header = HEADER.format(name=run.settings["name"], version=version, sample_rate=run.sample_rate)
@@ -85,7 +85,7 @@ NUM_COMPARED = 30  # utterances, from the shortest to the longest
 CARD_CONDITIONS = ("channel", "noise:10", "telephone", "short:1,2")
 
 
-def write_model_folder(run: FinishedRun, others: Sequence[FinishedRun], destination: Path, version: str) -> ModelFolder:
+def write_model_folder(run: TrainedRun, others: Sequence[TrainedRun], destination: Path, version: str) -> ModelFolder:
     """Make the model folder of a run; one that is there is replaced when the new one is complete.
 
     Arguments
@@ -120,7 +120,7 @@ def write_model_folder(run: FinishedRun, others: Sequence[FinishedRun], destinat
     return read_model_folder(destination)
 
 
-def make_embedders(run: FinishedRun, folder: Path) -> dict[str, OnnxEmbedder]:
+def make_embedders(run: TrainedRun, folder: Path) -> dict[str, OnnxEmbedder]:
     """Write the two ONNX files of a run, without metadata, to a new folder and load them."""
     folder.mkdir()
     export_onnx(run.modules, run.dims, folder / ONNX_NAMES["fp32"])
@@ -131,12 +131,12 @@ def make_embedders(run: FinishedRun, folder: Path) -> dict[str, OnnxEmbedder]:
     }
 
 
-def check_parity(run: FinishedRun, embedder: OnnxEmbedder) -> float:
+def check_parity(run: TrainedRun, embedder: OnnxEmbedder) -> float:
     """Return the least cosine of ONNX embeddings to the run's own, of utterances from the shortest to the longest.
 
     Raises InputError when it is below 0.99999.
     """
-    manifest = run.utterances("train").sort_values("duration")
+    manifest = run.utterances(run.manifests / "train.csv").sort_values("duration")
     chosen = manifest.iloc[np.unique(np.linspace(0, len(manifest) - 1, NUM_COMPARED).astype(int))]
     cosines = []
     for wav, start, stop in zip(chosen["wav"], chosen["start"], chosen["stop"], strict=True):
@@ -152,7 +152,7 @@ def check_parity(run: FinishedRun, embedder: OnnxEmbedder) -> float:
     return min(cosines)
 
 
-def fill(folder: Path, run: FinishedRun, sources: Sequence[Source], version: str) -> None:
+def fill(folder: Path, run: TrainedRun, sources: Sequence[Source], version: str) -> None:
     """Write all other files of the model folder beside the two ONNX files."""
     by_precision = {precision: measure(score_held_out(sources, precision)) for precision in ONNX_NAMES}
     held_out = _in_words(run, sources)
@@ -172,7 +172,7 @@ def fill(folder: Path, run: FinishedRun, sources: Sequence[Source], version: str
     write_sums(folder)
 
 
-def fingerprints(run: FinishedRun) -> dict[str, str]:
+def fingerprints(run: TrainedRun) -> dict[str, str]:
     """Return the fingerprint of each precision: int8 scores have another scale."""
     exact = run.fingerprint()
     return {"fp32": exact, "int8": hashlib.sha256(f"{exact} {SCHEME}".encode()).hexdigest()}
@@ -196,9 +196,9 @@ def _further(sources: Sequence[Source], measured: Measured) -> dict:
     }
 
 
-def _in_words(run: FinishedRun, sources: Sequence[Source]) -> str:
+def _in_words(run: TrainedRun, sources: Sequence[Source]) -> str:
     """Say whom the model was measured on."""
-    speakers = {speaker for source in sources for speaker in source.run.held_out()[0]["spk_id"]}
+    speakers = {speaker for source in sources for speaker in source.run.held_out().manifest["spk_id"]}
     runs = [source.run for source in sources]
     words = f"{len(speakers)} speakers of {run.settings.get('valid_corpus') or run.settings['corpus']} that "
     if runs == [run]:
@@ -216,7 +216,7 @@ def _in_words(run: FinishedRun, sources: Sequence[Source]) -> str:
 
 
 def _calibration(
-    run: FinishedRun, version: str, held_out: str, by_precision: Mapping[str, Measured], own: Mapping[str, str]
+    run: TrainedRun, version: str, held_out: str, by_precision: Mapping[str, Measured], own: Mapping[str, str]
 ) -> dict:
     """Return the content of ``calibration.json``."""
     utterances = by_precision["fp32"].trials.utterances

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import write_speakers
 from tests.run_folders import write_run_folder
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.evaluation.trained_run import FinishedRun
+from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export.calibration import check_calibration_runs, held_out_more_than_once
 from voice_biometrics.export.model_card import training_command
 
@@ -19,8 +19,8 @@ def write(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     corpus = write_speakers(folder / "corpus", num_speakers=5, num_utterances=2, duration_s=0.6)
 
-    def write(name: str, *more: str, num_held_out: int = 2, **kwargs) -> FinishedRun:
-        return FinishedRun.read(write_run_folder(folder / name, corpus, *more, num_held_out=num_held_out, **kwargs))
+    def write(name: str, *more: str, num_held_out: int = 2, **kwargs) -> TrainedRun:
+        return TrainedRun(write_run_folder(folder / name, corpus, *more, num_held_out=num_held_out, **kwargs))
 
     return write
 
@@ -38,7 +38,7 @@ def fold(write):
 def test_runs_that_held_out_others_are_taken(everybody, fold, write):
     other = write("other", "--split_seed", "2", num_held_out=3)
     check_calibration_runs(everybody, [fold, other])
-    held_out = [set(run.held_out()[0]["spk_id"]) for run in (fold, other)]
+    held_out = [set(run.held_out().manifest["spk_id"]) for run in (fold, other)]
     assert held_out_more_than_once([fold, other]) == len(held_out[0] & held_out[1])
 
 
@@ -60,7 +60,7 @@ def test_another_loss_is_refused(everybody, fold, tmp_path):
     hparams = shutil.copytree(fold.folder, tmp_path / "copy") / "hyperparams.yaml"
     hparams.write_text(hparams.read_text().replace("AdditiveAngularMargin", "AngularMargin"))
     with pytest.raises(InputError, match="another compute_cost, expected"):
-        check_calibration_runs(everybody, [FinishedRun.read(hparams.parent)])
+        check_calibration_runs(everybody, [TrainedRun(hparams.parent)])
 
 
 def test_scoring_and_number_of_trials_may_differ(everybody, write):
@@ -68,7 +68,7 @@ def test_scoring_and_number_of_trials_may_differ(everybody, write):
 
 
 def test_the_same_run_twice_is_refused(everybody, fold, tmp_path):
-    copy = FinishedRun.read(shutil.copytree(fold.folder, tmp_path / "copy"))
+    copy = TrainedRun(shutil.copytree(fold.folder, tmp_path / "copy"))
     with pytest.raises(InputError, match="copy: the same network as that of .*fold; name it once"):
         check_calibration_runs(everybody, [fold, copy])
 
@@ -83,7 +83,7 @@ def test_a_run_that_was_stopped_is_refused(everybody, fold, write):
 
 
 def test_a_run_that_held_out_nobody_calibrates_nothing(everybody, write):
-    with pytest.raises(InputError, match="held out nobody"):
+    with pytest.raises(InputError, match="no speakers were held out"):
         check_calibration_runs(everybody, [write("nobody", "--seed", "7", num_held_out=0)])
 
 

@@ -9,7 +9,7 @@ import torch
 from tests.conftest import write_speakers
 from tests.run_folders import TINY, write_run_folder
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.evaluation.trained_run import FinishedRun, check_same_modules, run_of_command_line
+from voice_biometrics.evaluation.trained_run import TrainedRun
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def folder(corpus, tmp_path):
 
 
 def test_weights_and_settings_are_those_of_the_run(folder):
-    run = FinishedRun.read(folder)
+    run = TrainedRun(folder)
     saved = torch.load(next(folder.glob("save/CKPT*/embedding_model.ckpt")), weights_only=True)
     loaded = run.modules["embedding_model"].state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items()) and len(saved) == len(loaded)
@@ -32,40 +32,40 @@ def test_weights_and_settings_are_those_of_the_run(folder):
 
 def test_reading_changes_nothing_in_the_folder(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    FinishedRun.read(folder).held_out()
+    TrainedRun(folder).held_out()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_a_run_and_a_corpus_that_were_moved_are_found(folder, corpus, tmp_path):
-    expected = FinishedRun.read(folder).fingerprint()
+    expected = TrainedRun(folder).fingerprint()
     shutil.move(folder, tmp_path / "elsewhere")
     shutil.copytree(corpus, tmp_path / "voices")
-    run = run_of_command_line([str(tmp_path / "elsewhere"), "--data_folder", str(tmp_path / "voices")], "")
-    manifest, trials = run.held_out()
+    run = TrainedRun.from_command_line([str(tmp_path / "elsewhere"), "--data_folder", str(tmp_path / "voices")], "")
+    manifest, trials = run.held_out().manifest, run.held_out().trials
     assert run.fingerprint() == expected
     assert manifest["wav"].str.startswith(str(tmp_path / "voices")).all() and trials["target"].sum() == 2 * 3
 
 
 def test_comments_and_order_in_the_hparams_leave_the_fingerprint_and_values_change_it(folder):
-    before = FinishedRun.read(folder).fingerprint()
+    before = TrainedRun(folder).fingerprint()
     path = folder / "hyperparams.yaml"
     text = path.read_text()
     path.write_text(text.replace("win_length: 25", "win_length: 25.0   # milliseconds"))
-    assert FinishedRun.read(folder).fingerprint() == before
+    assert TrainedRun(folder).fingerprint() == before
     path.write_text(text.replace("win_length: 25", "win_length: 24"))
-    assert FinishedRun.read(folder).fingerprint() != before
+    assert TrainedRun(folder).fingerprint() != before
 
 
 def test_the_best_checkpoint_is_read_and_the_newest_when_asked_for(folder, corpus):
-    best = FinishedRun.read(folder)
+    best = TrainedRun(folder)
     later = write_run_folder(folder.parent / "later", corpus, "--seed", "2", num_held_out=2, epoch=2)
     newer = shutil.copytree(next(later.glob("save/CKPT*")), folder / "save" / "CKPT+2099-01-01+00-00-00+00")
     meta = (newer / "CKPT.yaml").read_text()
     (newer / "CKPT.yaml").write_text(meta.replace("EER: 0.1", "EER: 0.2").replace("unixtime: ", "unixtime: 9"))
-    assert FinishedRun.read(folder).fingerprint() == best.fingerprint()
-    assert FinishedRun.read(folder).held_out_chose_it
-    newest = FinishedRun.read(folder, newest=True)
-    assert newest.fingerprint() == FinishedRun.read(later).fingerprint() != best.fingerprint()
+    assert TrainedRun(folder).fingerprint() == best.fingerprint()
+    assert TrainedRun(folder).held_out_chose_it
+    newest = TrainedRun(folder, newest=True)
+    assert newest.fingerprint() == TrainedRun(later).fingerprint() != best.fingerprint()
     assert not newest.held_out_chose_it
 
 
@@ -76,23 +76,23 @@ def test_a_speaker_in_both_parts_is_refused(folder):
     table.loc[0, "spk_id"] = heard
     table.to_csv(path, index=False)
     with pytest.raises(InputError, match=f"speaker {heard} was trained on"):
-        FinishedRun.read(folder).held_out()
+        TrainedRun(folder).held_out()
 
 
 def test_what_is_no_finished_run_is_told(folder, tmp_path):
     with pytest.raises(InputError, match="expected a run folder"):
-        FinishedRun.read(tmp_path)
+        TrainedRun(tmp_path)
     for checkpoint in folder.glob("save/CKPT*"):
         shutil.rmtree(checkpoint)
     with pytest.raises(InputError, match="no checkpoint"):
-        FinishedRun.read(folder)
+        TrainedRun(folder)
 
 
 def test_other_arguments_than_those_of_the_training_are_refused_by_name(folder, corpus):
     given = [TINY, "--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder)]
-    assert run_of_command_line(given, "").fingerprint() == FinishedRun.read(folder).fingerprint()
+    assert TrainedRun.from_command_line(given, "").fingerprint() == TrainedRun(folder).fingerprint()
     with pytest.raises(InputError, match="another embedding_model"):
-        run_of_command_line([*given, "--embedding_dim", "8"], "")
-    other = FinishedRun.read(write_run_folder(folder.parent / "other", corpus, "--num_features", "40", num_held_out=2))
+        TrainedRun.from_command_line([*given, "--embedding_dim", "8"], "")
+    other = TrainedRun(write_run_folder(folder.parent / "other", corpus, "--num_features", "40", num_held_out=2))
     with pytest.raises(InputError, match="another compute_features.*the same hparams"):
-        check_same_modules(other, FinishedRun.read(folder).nodes, "runs of the same hparams")
+        other.check_same_modules(TrainedRun(folder).nodes, "runs of the same hparams")
