@@ -3,6 +3,8 @@
 Without PyTorch, so that training and inference share the code.
 """
 
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +16,90 @@ from voice_biometrics.common.errors import InputError
 ADVICE = "repair or remove the file (--check_audio True skips such training files)"
 
 
+WAV_FORMATS = ("WAV", "WAVEX")
+MAX_HEADER_BYTES = 1 << 16  # the data chunk of a WAV begins within these
+CANCELLING = 0.1  # channels whose mean has less than this fraction of their RMS (-20 dB) are not averaged
+FOREIGN_CONTENT = (
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer; fetch the file with: git lfs pull"),
+    (re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page; download the file again"),
+    (re.compile(rb".{4}ftyp", re.DOTALL), "MPEG-4 audio; convert it: ffmpeg -i FILE -ac 1 -ar 16000 FILE.wav"),
+    (re.compile(rb"\x1a\x45\xdf\xa3"), "WebM or Matroska; convert it: ffmpeg -i FILE -ac 1 -ar 16000 FILE.wav"),
+    (re.compile(rb"\Z"), "empty: no bytes"),
+)
+
+
 def read_audio(
     path: str | Path, sample_rate: int, start: int = 0, stop: int | None = None, speed: float = 1.0
 ) -> np.ndarray:
     """Return the samples ``start`` to ``stop`` (at the file's own rate) of ``path``.
 
-    Returns float32 (samples,) in [-1, 1] at ``sample_rate`` Hz; channels are averaged, other rates
+    Returns float32 (samples,) in [-1, 1] at ``sample_rate`` Hz; channels are mixed (``mix_down``), other rates
     resampled. ``speed`` changes the playback speed (tempo and pitch). Raises InputError when the file is missing,
     unreadable, shorter than ``stop``, not finite, or entirely zero.
     """
     try:
-        samples, file_rate = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)
+        with open_audio(path) as audio:
+            file_rate = audio.samplerate
+            first = audio.seek(start) if start and audio.seekable() else 0  # telephone codecs are read from the start
+            count = (audio.frames if stop is None else stop) - first
+            samples = audio.read(count, dtype="float32", always_2d=True)[start - first :]
     except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(f"{path}: expected readable audio, found: {error}; {ADVICE}") from error
+        raise InputError(
+            f"{path}: expected readable audio, found {unreadable_reason(path, error)}; {ADVICE}"
+        ) from error
     expected = None if stop is None else stop - start
     if not len(samples) or (expected is not None and len(samples) != expected):
         raise InputError(f"{path}: expected {expected or 'some'} samples, found {len(samples)}: truncated; {ADVICE}")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)  # (samples,); skips a slow mean
+    mono = mix_down(samples)
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: expected finite samples, found NaN or infinite ones; {ADVICE}")
     if not mono.any() and is_silent(path):
         raise InputError(f"{path}: expected speech, found only zeros; {ADVICE}")
     return resample(mono, file_rate * speed, sample_rate)
+
+
+def open_audio(path: str | Path) -> soundfile.SoundFile:
+    """Open an audio file; a WAV of unknown length (data size 0) is read to its end.
+
+    Raises soundfile.SoundFileError or OSError.
+    """
+    audio = soundfile.SoundFile(path)
+    if audio.frames or audio.format not in WAV_FORMATS:
+        return audio
+    audio.close()
+    content = bytearray(Path(path).read_bytes())
+    place = content.find(b"data\0\0\0\0", 0, MAX_HEADER_BYTES)
+    if place >= 0:
+        content[place + 4 : place + 8] = min(len(content) - place - 8, 0xFFFFFFFF).to_bytes(4, "little")
+    return soundfile.SoundFile(io.BytesIO(content))
+
+
+def mix_down(samples: np.ndarray) -> np.ndarray:
+    """Return the mean of the channels of ``samples`` (samples, channels), as (samples,).
+
+    Channels that cancel each other, such as one with inverted polarity, are not averaged: the loudest is returned.
+    """
+    if samples.shape[1] == 1:
+        return samples[:, 0]  # a mean takes long
+    mono = samples.mean(axis=1)
+    power = np.square(samples).mean(axis=0)
+    return samples[:, power.argmax()] if np.square(mono).mean() < CANCELLING**2 * power.max() else mono
+
+
+def unreadable_reason(path: str | Path, error: Exception) -> str:
+    """Return why ``path`` cannot be read: its actual content if it is recognised, else libsndfile's message."""
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        return "a link to a file that does not exist"
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as cause:
+        return str(cause.strerror or cause)
+    for pattern, description in FOREIGN_CONTENT:
+        if pattern.match(head):
+            return description
+    return str(getattr(error, "error_string", "") or "no audio").strip(" .")
 
 
 def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 """List audio files, and read their length and sample rate from their headers, in threads."""
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -11,16 +12,24 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from voice_biometrics.common.audio import WAV_FORMATS, open_audio, unreadable_reason
 from voice_biometrics.common.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # read by libsndfile
 FOREIGN_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma", ".sph", ".amr")  # must be converted first
+CONVERT = (
+    'convert them, for instance: find . -name "*.m4a" | while read -r f; do ffmpeg -nostdin -i "$f" -ac 1 -ar 16000 '
+    '"${f%.*}.wav"; done'
+)
 NUM_THREADS = 16  # libsndfile releases the GIL; the threads wait for the disk
 CHUNK = 256  # files per task
-CLAIMED_SIZE = re.compile(r"^data\s*: \d+ \(should be \d+\)$", re.MULTILINE)
-STREAMED_SIZE = re.compile(
-    r"^data\s*: (0|4294967295|2147483647)\b", re.MULTILINE
-)  # header written before the length was known
+CLAIMED_SIZE = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)$", re.MULTILINE)
+UNKNOWN_SIZE = 0x7FFF0000  # writers of streams put this size or a larger one in the header
+TOLERATED_BYTES = 64  # some writers count the header as data
+MP3_LENGTH = re.compile(rb"Xing|Info|VBRI")  # in the first frame
+MP3_HEAD_BYTES = 1 << 16
 
 
 class Header(NamedTuple):
@@ -47,65 +56,100 @@ def read_headers(paths: Sequence[Path], label: str, decode: bool = False) -> lis
 
 
 def read_header(path: Path, decode: bool = False) -> Header:
-    """Read one header; for FLAC, which stores its length up front, the last sample is decoded as well."""
+    """Read the header of one file.
+
+    A length that cannot be trusted is checked: the last sample of a FLAC, which stores its length up front, is decoded,
+    and an MP3 without a stored length is decoded and counted.
+    """
     try:
-        with soundfile.SoundFile(path) as audio:
-            if audio.format == "FLAC" and audio.frames:
-                audio.seek(audio.frames - 1)
+        with open_audio(path) as audio:
+            frames, fault = audio.frames, _fault(audio)
+            if audio.format == "FLAC" and frames:
+                audio.seek(frames - 1)
                 audio.read(1)
-            fault = _fault(audio)
+            elif audio.format == "MP3" and not MP3_LENGTH.search(_head(path)):
+                frames = sum(len(block) for block in audio.blocks(blocksize=1 << 18, dtype="float32"))
             if decode and not fault:
-                audio.seek(0)
-                fault = _fault_of_samples(audio)
-            return Header(audio.frames, audio.samplerate, fault)
+                with open_audio(path) as again:
+                    fault = _fault_of_samples(again, frames)
+            return Header(frames, audio.samplerate, fault)
     except (soundfile.SoundFileError, OSError) as error:
-        return Header(0, 0, f"unreadable, truncated or not audio ({_reason(error)})")
+        return Header(0, 0, f"unreadable or truncated: {unreadable_reason(path, error)}")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MP3_HEAD_BYTES)
 
 
 def _fault(audio: soundfile.SoundFile) -> str:
     """Return the fault of an open file: no samples, or fewer than its header states."""
     if not audio.frames:
         return "empty: no samples"
-    if audio.format in ("WAV", "WAVEX") and CLAIMED_SIZE.search(audio.extra_info):
-        return "" if STREAMED_SIZE.search(audio.extra_info) else "truncated: shorter than its header says"
+    if audio.format in WAV_FORMATS and (sizes := CLAIMED_SIZE.search(audio.extra_info)):
+        claimed, actual = map(int, sizes.groups())
+        if claimed < UNKNOWN_SIZE and claimed - actual > TOLERATED_BYTES:
+            return "truncated: shorter than its header says"
     return ""
 
 
-def _fault_of_samples(audio: soundfile.SoundFile) -> str:
+def _fault_of_samples(audio: soundfile.SoundFile, num_frames: int) -> str:
     """Decode an open file and return the fault of its samples."""
     loudest, num_samples = 0.0, 0
     for block in audio.blocks(blocksize=1 << 18, dtype="float32", always_2d=True):
         loudest = max(loudest, float(np.abs(block).max(initial=0.0)) if np.isfinite(block).all() else np.inf)
         num_samples += len(block)
-    if num_samples != audio.frames:
+    if num_samples != num_frames:
         return "truncated: shorter than its header says"
     if loudest == np.inf:
         return "samples that are NaN or infinite"
     return "" if loudest else "silent: all samples are zero"
 
 
-def _reason(error: Exception) -> str:
-    """Return libsndfile's message without the path."""
-    return str(getattr(error, "error_string", "") or getattr(error, "strerror", "") or "decoding failed").strip(" .")
-
-
 def list_audio(folder: Path) -> list[str]:
-    """Return the audio files below ``folder``, relative to it, sorted; raises InputError without any."""
-    paths, foreign = [], []
+    """Return the audio files below ``folder``, relative to it, sorted.
+
+    Hidden files and folders are skipped, and so are links to folders that are below ``folder`` or contain it: each
+    folder counts once. Skipped folders and recordings in other formats are logged. Raises InputError without any audio.
+    """
+    paths, foreign, skipped = [], [], []
+    root = folder.resolve()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
         below = "" if Path(parent) == folder else Path(parent).relative_to(folder).as_posix() + "/"
+        left_out = {name for name in folders if name.startswith(".") or _is_link_inside(Path(parent, name), root)}
+        skipped += [below + name for name in sorted(left_out)]
+        folders[:] = sorted(set(folders) - left_out)
         for name in files:
+            suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):  # such as the ._ files of macOS
                 continue
-            suffix = os.path.splitext(name)[1].lower()
             if suffix in AUDIO_SUFFIXES:
                 paths.append(below + name)
             elif suffix in FOREIGN_SUFFIXES:
                 foreign.append(below + name)
     if not paths:
         raise InputError(_no_audio(folder, foreign))
+    if skipped:
+        logger.warning("%s: hidden or linked folders skipped: %s", folder, shortened(skipped))
+    if foreign:
+        logger.warning(
+            "%s: %d files are in formats that are not read, such as %s; %s", folder, len(foreign), foreign[0], CONVERT
+        )
     return sorted(paths)
+
+
+def shortened(names: list[str], num_shown: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - num_shown} more" if len(names) > num_shown else ""
+    return ", ".join(names[:num_shown]) + more
+
+
+def _is_link_inside(folder: Path, root: Path) -> bool:
+    """Return True for a link to a folder that is below ``root`` or contains it."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    return target.is_relative_to(root) or root.is_relative_to(target)
 
 
 def _no_audio(folder: Path, foreign: list[str]) -> str:
@@ -113,10 +157,7 @@ def _no_audio(folder: Path, foreign: list[str]) -> str:
     expected = f"{folder}: expected audio ({', '.join(AUDIO_SUFFIXES)}), found none"
     if not foreign:
         return f"{expected}; check --data_folder"
-    return (
-        f"{expected}, but {len(foreign)} files such as {foreign[0]}; convert them first, for instance: "
-        'find . -name "*.m4a" | while read -r f; do ffmpeg -nostdin -i "$f" -ac 1 -ar 16000 "${f%.*}.wav"; done'
-    )
+    return f"{expected}, but {len(foreign)} files such as {foreign[0]}; {CONVERT}"
 
 
 def without_suffix(path: str) -> str:

@@ -6,6 +6,7 @@ import soundfile
 
 from tests.conftest import make_voice
 from voice_biometrics.common.audio import read_audio, repeat_to
+from voice_biometrics.common.audio_files import read_header
 from voice_biometrics.common.errors import InputError
 
 
@@ -69,3 +70,65 @@ def test_a_silent_part_of_a_file_that_speaks_elsewhere_is_fine(tmp_path):
 def test_short_speech_is_repeated_and_long_speech_left_alone():
     np.testing.assert_array_equal(repeat_to(np.array([1.0, 2, 3]), 8), [1, 2, 3, 1, 2, 3, 1, 2])
     np.testing.assert_array_equal(repeat_to(np.array([1.0, 2, 3]), 2), [1, 2, 3])
+
+
+def patched_wav(path, size: int, cut: int | None = None):
+    """Write 1 s of noise as WAV whose data chunk claims ``size`` bytes; return the path."""
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
+    content = bytearray(path.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    path.write_bytes(content[:cut])
+    return path
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0x80000000, 0, 32000 + 44])
+def test_an_impossible_wav_size_is_read_to_the_end(tmp_path, size):
+    path = patched_wav(tmp_path / "a.wav", size)
+    assert read_header(path, decode=True) == (16000, 16000, "")
+    assert read_audio(path, 16000, 0, 16000).size == 16000
+    assert read_audio(path, 16000, 100, 300).size == 200
+
+
+def test_a_wav_that_lost_its_end_is_truncated(tmp_path):
+    assert "truncated" in read_header(patched_wav(tmp_path / "a.wav", 32000, cut=20000)).fault
+
+
+def test_telephone_gsm_is_read_in_parts(tmp_path):
+    soundfile.write(tmp_path / "a.wav", make_voice(150, 2.0, seed=0)[::2], 8000, subtype="GSM610")
+    whole = read_audio(tmp_path / "a.wav", 8000)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", 8000, 1000, 3000), whole[1000:3000])
+
+
+def test_channels_that_cancel_each_other_are_not_averaged(tmp_path):
+    voice = make_voice(150, 0.5, seed=0)
+    soundfile.write(tmp_path / "a.wav", np.stack([voice, -voice], axis=1), 16000, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav", 16000), voice, atol=1e-6)
+
+
+def test_an_mp3_without_a_length_in_its_header_is_counted(tmp_path):
+    path = tmp_path / "a.mp3"
+    sound = np.r_[make_voice(150, 3.0, seed=0), np.zeros(48000)]
+    soundfile.write(path, sound, 16000, bitrate_mode="VARIABLE", compression_level=0.3)
+    content = path.read_bytes()
+    start = next(place for place in range(1, len(content)) if content[place : place + 2] == content[:2])
+    path.write_bytes(content[start:])  # the first frame holds the length
+    header = read_header(path)
+    assert header.num_samples == len(soundfile.read(path)[0])
+    assert read_audio(path, 16000, header.num_samples - 500, header.num_samples).size == 500
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "web page"),
+        (b"\x00\x00\x00\x20ftypM4A \x00\x00", "ffmpeg"),
+        (b"\x1a\x45\xdf\xa3\x01\x00", "ffmpeg"),
+        (b"", "empty"),
+    ],
+)
+def test_other_content_with_an_audio_name_is_recognised(tmp_path, content, named):
+    (tmp_path / "a.wav").write_bytes(content)
+    assert named in read_header(tmp_path / "a.wav").fault
+    with pytest.raises(InputError, match=f"a.wav.*{named}"):
+        read_audio(tmp_path / "a.wav", 16000)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from voice_biometrics.common.audio_files import read_header, read_headers
+from voice_biometrics.common.audio_files import list_audio, read_header, read_headers
 
 
 @pytest.mark.parametrize("suffix, rate", [(".wav", 8000), (".flac", 44100), (".ogg", 16000), (".mp3", 16000)])
@@ -61,3 +61,34 @@ def test_headers_come_in_the_order_of_the_paths(tmp_path):
         paths.append(tmp_path / f"{number}.wav")
         soundfile.write(paths[-1], np.full(10 + number, 0.1), 16000)
     assert [header.num_samples for header in read_headers(paths, "test")] == list(range(10, 610))
+
+
+def write_tone(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(160, 0.1), 16000)
+
+
+def test_hidden_folders_and_links_into_the_corpus_are_skipped_and_links_outside_followed(tmp_path, caplog):
+    root = tmp_path / "voices"
+    for name in ("s0/a.wav", "s1/b.wav", ".git/c.wav", "s0/.cache/d.wav"):
+        write_tone(root / name)
+    write_tone(tmp_path / "elsewhere" / "e.wav")
+    (root / "s0" / "all").symlink_to(root)
+    (root / "s2").symlink_to(tmp_path / "elsewhere")
+    (root / "s3").symlink_to(root / "s1")
+    assert list_audio(root) == ["s0/a.wav", "s1/b.wav", "s2/e.wav"]
+    assert ".git" in caplog.text and "s3" in caplog.text
+
+
+def test_recordings_in_a_format_that_is_not_read_are_counted(tmp_path, caplog):
+    for name in ("a.wav", "b.m4a", "c.M4A"):
+        write_tone(tmp_path / "x.wav")
+        (tmp_path / "x.wav").rename(tmp_path / name)
+    assert list_audio(tmp_path) == ["a.wav"]
+    assert "2 files" in caplog.text and "ffmpeg" in caplog.text
+
+
+def test_a_dangling_link_is_named_as_such(tmp_path):
+    (tmp_path / "a.wav").symlink_to(tmp_path / "gone.wav")
+    assert list_audio(tmp_path) == ["a.wav"]
+    assert "link" in read_header(tmp_path / "a.wav").fault

@@ -78,7 +78,7 @@ def test_a_root_that_is_not_given_and_a_moved_folder_are_named(speakers, tmp_pat
         .str.startswith(str(speakers))
         .all()
     )
-    with pytest.raises(InputError, match=r"\$data_root stands for no folder"):
+    with pytest.raises(InputError, match=r"\$data_root is not a known root"):
         read_utterances(tmp_path / "m" / "train.csv", {"data_root.other": "x"})
     with pytest.raises(InputError, match="gone.*--data_folder"):
         read_utterances(tmp_path / "m" / "train.csv", {"data_root": str(tmp_path / "gone")})
