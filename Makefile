@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := hparams/ecapa_small.yaml --batch_size 32 --number_of_epochs 10 --crop_duration_s 2.0
+DEMO := hparams/ecapa_small.yaml --batch_size 32 --number_of_epochs 10 --sentence_len 2.0
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 

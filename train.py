@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     """Prepare the corpus, train, and say what came out."""
     run = read_command_line(arguments, __doc__)
     check_transfer(run.settings)
-    if run.settings["crop_duration_s"]:
+    if run.settings["sentence_len"]:
         keep_freed_memory()
     start_processes(run)
     with only_run_in(Path(run.settings["output_folder"])) if if_main_process() else nullcontext():
@@ -93,7 +93,7 @@ def make_brain(run: Run, hparams: dict) -> tuple[SpeakerBrain, DynamicItemDatase
     """Make the training set and the Brain that is to learn it."""
     manifests = Path(hparams["manifest_folder"])
     replacements = Settings.from_hparams(run.settings).replacements()
-    crops = CropReader(hparams["crop_duration_s"], hparams["sample_rate"], hparams["seed"], hparams["augmentation"])
+    crops = CropReader(hparams["sentence_len"], hparams["sample_rate"], hparams["seed"], hparams["augmentation"])
     dataset = training_dataset(manifests / "train.csv", replacements, crops, hparams["crop_every_s"])
     held_out = HeldOut.read(manifests, replacements)
     brain = SpeakerBrain(

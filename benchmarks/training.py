@@ -122,7 +122,7 @@ def plain_dataset(run: Run, hparams: dict) -> DynamicItemDataset:
     """Return the training part as SpeechBrain's recipe reads it."""
     manifest = Path(hparams["manifest_folder"]) / "train.csv"
     dataset = DynamicItemDataset.from_csv(str(manifest), Settings.from_hparams(run.settings).replacements())
-    reader, encoder = PlainReader(hparams["crop_duration_s"], hparams["sample_rate"]), CategoricalEncoder()
+    reader, encoder = PlainReader(hparams["sentence_len"], hparams["sample_rate"]), CategoricalEncoder()
     dataset.add_dynamic_item(reader, takes=["wav", "start", "stop"], provides="sig")
     dataset.add_dynamic_item(encoder.encode_label_torch, takes="spk_id", provides="spk_id_encoded")
     encoder.update_from_didataset(dataset, output_key="spk_id")

@@ -210,7 +210,7 @@ def test_the_arguments_of_train_name_the_run_as_well(run, model, corpus, capsys,
     export.main([*given, "--version", "3"])
     assert asked == [(TrainedRun(run).fingerprint(), [], run / "model", "3")]
     assert "embedder.int8.onnx   EER" in capsys.readouterr().out
-    assert "another compute_features" in fails_with(capsys, *given, "--num_features", "40")
+    assert "another compute_features" in fails_with(capsys, *given, "--n_mels", "40")
 
 
 def test_a_model_of_all_speakers_is_calibrated_by_runs_that_held_out_others(corpus, tmp_path, capsys):

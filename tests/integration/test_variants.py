@@ -16,7 +16,7 @@ from voice_biometrics.training.brain import SpeakerBrain
 
 BEST = Path("hparams/ecapa_small_best.yaml")
 ABLATIONS = Path("hparams/ablations")
-QUICK = ["--number_of_epochs", "1", "--batch_size", "8", "--crop_duration_s", "0.4", "--valid_speakers", "2"]
+QUICK = ["--number_of_epochs", "1", "--batch_size", "8", "--sentence_len", "0.4", "--valid_speakers", "2"]
 QUICK += ["--precision", "fp32", "--device", "cpu"]
 
 
@@ -96,7 +96,7 @@ pretrained: ""
 frozen_epochs: 1
 average_epochs: 1
 utterances_per_speaker: 2
-lr_scheduler: !name:torch.optim.lr_scheduler.OneCycleLR
+lr_annealing: !name:torch.optim.lr_scheduler.OneCycleLR
     max_lr: !ref <lr>
     epochs: !ref <number_of_epochs>
 compute_cost:
@@ -138,7 +138,7 @@ def test_all_that_carries_a_state_goes_on_after_a_kill_within_an_epoch_to_the_sa
     whole, killed = (pd.read_csv(tmp_path / place / "metrics.csv") for place in ("whole", "killed"))
     figures = ["epoch", "train_loss", "lr", "eer"]
     assert whole[figures].to_numpy().tolist() == killed[figures].to_numpy().tolist()
-    for part in ("embedding_model", "trained_embedding_model", "classifier", "optimizer", "lr_scheduler"):
+    for part in ("embedding_model", "trained_embedding_model", "classifier", "optimizer", "lr_annealing"):
         assert same_tensors(*(torch.load(newest(tmp_path / place) / f"{part}.ckpt") for place in ("whole", "killed")))
     last = newest(tmp_path / "whole")
     assert not same_tensors(

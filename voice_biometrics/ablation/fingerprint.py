@@ -1,7 +1,7 @@
 """What a trained network follows from - configuration, data, code - so that a finished run is reused or told apart.
 
 - config: every key of the resolved hparams, and SpeechBrain's options that change training. Left out is what may
-  change while a run is stopped (``FREE_KEYS``, ``FREE_OPTIONS``).
+  change while a run is stopped (free and scoring keys, ``FREE_OPTIONS``).
 - data: checksums of the training manifest, of the held-out one and of its trials; and for each key whose value is a
   file or folder (a checkpoint to start from, a noise corpus) a checksum of the file's bytes, or of the folder's names
   and sizes. The audio itself is not read.
@@ -22,8 +22,8 @@ from pathlib import Path
 from hyperpyyaml import resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
-from voice_biometrics.experiment.hparams import Run
-from voice_biometrics.experiment.run_folder import FREE_KEYS, values_of
+from voice_biometrics.experiment.hparams import Run, keys_that_affect
+from voice_biometrics.experiment.run_folder import values_of
 
 ROOT = Path(__file__).parents[2]
 FREE_OPTIONS = {
@@ -34,7 +34,6 @@ MANIFESTS = ("train.csv", "valid.csv", "valid_trials.csv")
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr")
 NOT_LEARNT_FROM = ("data_prep/", "voice_biometrics/report/", "voice_biometrics/training/curves")
 NAMED_MODULE = re.compile(r"!(?:new|name|apply):([\w.]+)")
-DATA_KEYS = {"corpus", "valid_corpus", "train_speakers", "crop_every_s", "num_speakers"}
 NOT_OF_THE_RECIPE = re.compile(r"\b(seed|out_neurons): \d+")
 SHOWN_LENGTH = 40  # characters of a value that is told; of a longer one only the key is
 
@@ -65,7 +64,7 @@ class Fingerprint:
 
     def recipe(self) -> str:
         """Return one checksum of how it is trained, whatever the seed and the speakers it is trained on."""
-        apart = DATA_KEYS | {"name", "seed", "__set_seed"}
+        apart = keys_that_affect("data") | {"seed", "__set_seed"}
         lines = [f"{key}: {value}" for key, value in sorted(self.config.items()) if key not in apart]
         return digest(NOT_OF_THE_RECIPE.sub(r"\1: any", "\n".join(lines)).encode())
 
@@ -79,7 +78,8 @@ def fingerprint_of(run: Run, num_speakers: int, manifests: Path) -> Fingerprint:
     overrides = f"{run.overrides}\nnum_speakers: {run.count_classes(num_speakers)}".strip()
     resolved = resolve_references(run.text, overrides).read()
     resolved = resolved.replace(run.settings["output_folder"], "<run folder>")  # a study may be moved
-    config = {key: value for key, value in values_of(resolved).items() if key not in FREE_KEYS}
+    free = keys_that_affect("free", "scoring")
+    config = {key: value for key, value in values_of(resolved).items() if key not in free}
     return Fingerprint(
         config=config | _options(run.run_opts),
         data=manifest_digests(manifests) | _named_files(run.settings, config),

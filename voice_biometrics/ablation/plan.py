@@ -21,8 +21,8 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json
 from voice_biometrics.common.manifest import read_utterances, write_manifest
 from voice_biometrics.common.trial_lists import read_trials, write_trials
-from voice_biometrics.experiment.hparams import Run, hparams_files, read_command_line
-from voice_biometrics.experiment.run_folder import SCORING_KEYS, read_epochs
+from voice_biometrics.experiment.hparams import Run, hparams_files, keys_that_affect, read_command_line
+from voice_biometrics.experiment.run_folder import read_epochs
 
 CHOSEN_BY_THE_STUDY = {
     "output_folder": "give it once, for all runs",
@@ -346,7 +346,7 @@ def _trial_digests(manifests: Path) -> dict[str, str]:
 
 def _scoring(run: Run) -> dict[str, str]:
     """Return the keys that change scores but not training."""
-    return {key: str(run.settings[key]) for key in sorted(SCORING_KEYS)}
+    return {key: str(run.settings[key]) for key in sorted(keys_that_affect("scoring"))}
 
 
 def _planned(name: str, seed: int, run: Run, manifests: Path, num_speakers: int) -> PlannedRun:

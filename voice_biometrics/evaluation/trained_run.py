@@ -26,8 +26,7 @@ from voice_biometrics.common.trial_lists import make_trials, read_trials, resolv
 from voice_biometrics.evaluation.conditions import CLEAN, Condition
 from voice_biometrics.evaluation.thresholds import Thresholds
 from voice_biometrics.experiment.checkpoints import WholeCheckpointer
-from voice_biometrics.experiment.hparams import merged_tree, plain_settings, read_command_line
-from voice_biometrics.experiment.run_folder import FREE_KEYS
+from voice_biometrics.experiment.hparams import keys_that_affect, merged_tree, plain_settings, read_command_line
 from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, MIN_DURATION_S, embed_manifest
 from voice_biometrics.scoring.enrolment import draw_enrolment, read_enrolment
 from voice_biometrics.scoring.scored_trials import ScoredTrials
@@ -121,7 +120,8 @@ class TrainedRun:
             arguments = [str(folder / "hyperparams.yaml"), *arguments[1:]]
         asked = read_command_line(list(arguments), usage)
         run = cls(folder or Path(asked.settings["output_folder"]))
-        run.settings |= {key: value for key, value in asked.settings.items() if key in FREE_KEYS | {"corpus"}}
+        may_change = keys_that_affect("free", "scoring") | {"corpus"}
+        run.settings |= {key: value for key, value in asked.settings.items() if key in may_change}
         run.device = asked.run_opts.device or run.device
         if not folder:
             resolved = resolve_references(asked.text, f"{asked.overrides}\nnum_speakers: 1".strip()).read()

@@ -25,7 +25,36 @@ from voice_biometrics.common.errors import InputError
 
 DEFAULT_FILE = "hparams/ecapa_small.yaml"
 PLACEHOLDER = "!PLACEHOLDER"
+RECORD = "hyperparams.yaml"
 REFERENCE = re.compile(r"<([\w.]+)")
+
+# Every hparams key and what it affects: "data" (the manifests: training and held-out speakers), "model" (the trained
+# weights in any other way), "scoring" (only how eval_eer.py scores a trained model) or "free" (none of these: it may
+# change while a run is stopped). A helper key that another key refers to need not be listed: it is part of that key.
+KEYS = {
+    **dict.fromkeys(
+        ("corpus", "trial_list", "valid_speakers", "test_speakers", "max_trials", "valid_corpus", "train_speakers",
+         "split_seed", "check_audio", "crop_every_s", "num_speakers"), "data"),
+    **dict.fromkeys(
+        ("seed", "__set_seed", "sentence_len", "batch_size", "utterances_per_speaker", "speeds", "augment_room",
+         "augment_noise", "augment_channel", "augment_telephone", "noise_folder", "rir_folder", "augmentation",
+         "feature_masks", "sample_rate", "n_mels", "compute_features", "mean_var_norm", "embedding_dim",
+         "embedding_model", "classifier", "modules", "margin_rad", "loss_scale", "compute_cost", "embedding_cost",
+         "pretrained", "frozen_epochs", "number_of_epochs", "lr", "opt_class", "lr_annealing", "average_epochs",
+         "epoch_counter", "precision", "find_unused_parameters"), "model"),
+    **dict.fromkeys(
+        ("segment_s", "subtract_mean", "as_norm_top", "as_norm_cohort", "calibrate_with_durations", "p_targets"),
+        "scoring"),
+    **dict.fromkeys(
+        ("name", "output_folder", "manifest_folder", "save_folder", "data_folder", "num_workers", "tensorboard",
+         "ckpt_interval_minutes", "checkpointer", "train_logger"), "free"),
+}  # fmt: skip
+RENAMED = {"num_features": "n_mels", "crop_duration_s": "sentence_len", "lr_scheduler": "lr_annealing"}
+
+
+def keys_that_affect(*kinds: str) -> set[str]:
+    """Return the hparams keys of these kinds: "data", "model", "scoring", "free"."""
+    return {key for key, kind in KEYS.items() if kind in kinds}
 
 
 @dataclass
@@ -89,18 +118,36 @@ def merged_tree(hparams_file: Path) -> CommentedMap:
     Raises InputError for a missing or malformed file, and for a new key of a variant that nothing refers to.
     """
     tree = _load(hparams_file)
+    if hparams_file.name == RECORD:
+        return CommentedMap({RENAMED.get(key, key): node for key, node in tree.items()})
     if "base" not in tree:
+        for key in tree:
+            _refuse_old_name(f"{hparams_file}: key {key!r}", key)
+            if key not in KEYS and key not in referred_to(tree):
+                raise InputError(
+                    f"{hparams_file}: key {key!r}: unknown; add it to KEYS in {__name__} with what it affects"
+                )
         return tree
     base_file = hparams_file.parent / tree.pop("base")
     base = merged_tree(base_file)
     known = list(base)
     merged = _merge(base, tree)
     merged["name"] = tree.get("name", hparams_file.stem)
-    referred_to = set(REFERENCE.findall(_dump(merged)))
     for key in tree:
-        if key not in known and key not in referred_to:
+        _refuse_old_name(f"{hparams_file}: key {key!r}", key)
+        if key not in known and key not in referred_to(merged):
             raise InputError(f"{hparams_file}: key {key!r}{_did_you_mean(key, known)}: not in {base_file}, nor used")
     return merged
+
+
+def referred_to(tree: CommentedMap) -> set[str]:
+    """Return the keys that other keys of ``tree`` refer to."""
+    return set(REFERENCE.findall(_dump(tree)))
+
+
+def _refuse_old_name(place: str, key: str) -> None:
+    if key in RENAMED:
+        raise InputError(f"{place}: renamed to {RENAMED[key]}, as in SpeechBrain's recipes")
 
 
 def _load(path: Path) -> CommentedMap:
@@ -171,6 +218,7 @@ def _check_keys(arguments: list[str], tree: CommentedMap, hparams_file: Path) ->
         if not argument.startswith("--"):
             continue
         key = argument[2:].split("=")[0]
+        _refuse_old_name(f"--{key}", key)
         if key == "num_speakers":
             raise InputError("--num_speakers: the speakers are counted in the training manifest; leave it out")
         if key not in tree and key not in options:

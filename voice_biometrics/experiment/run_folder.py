@@ -12,9 +12,7 @@ from ruamel.yaml import YAML
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
-
-SCORING_KEYS = {"segment_s", "subtract_mean", "as_norm_top", "as_norm_cohort", "calibrate_with_durations", "p_targets"}
-FREE_KEYS = {"data_folder", "num_workers", "tensorboard", "ckpt_interval_minutes"} | SCORING_KEYS  # may change later
+from voice_biometrics.experiment.hparams import keys_that_affect
 
 
 @contextlib.contextmanager
@@ -65,8 +63,9 @@ def record_hparams(resolved: str, folder: Path) -> None:
 
 def _changed_keys(before: str, after: str) -> list[str]:
     """Return the top-level keys whose values differ, those that may change left out."""
+    free = keys_that_affect("free", "scoring")
     old, new = values_of(before), values_of(after)
-    return [key for key in {**old, **new} if key not in FREE_KEYS and old.get(key) != new.get(key)]
+    return [key for key in {**old, **new} if key not in free and old.get(key) != new.get(key)]
 
 
 def values_of(resolved: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.evaluation.conditions import CLEAN, Condition
 from voice_biometrics.evaluation.thresholds import Thresholds
 from voice_biometrics.evaluation.trained_run import TrainedRun, plain_node
-from voice_biometrics.experiment.run_folder import FREE_KEYS
+from voice_biometrics.experiment.hparams import keys_that_affect
 from voice_biometrics.inference.embedder import OnnxEmbedder
 from voice_biometrics.inference.model_folder import MAX_CURVE_POINTS
 from voice_biometrics.metrics.bootstrap import Interval, bootstrap_intervals
@@ -30,9 +30,8 @@ from voice_biometrics.metrics.resampling import Cllr, Eer, far_at, frr_at
 from voice_biometrics.scoring.cosine import score_trials
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
-PATHS = {"output_folder", "manifest_folder", "save_folder", "checkpoints_dir", "save_file"}
 SIZES = {"num_speakers", "out_neurons", "n_neurons"}  # follow from who is held out
-MAY_DIFFER = {"name", "seed", "__set_seed", "split_seed", "valid_speakers", "max_trials", "check_audio"}
+MAY_DIFFER = {"seed", "__set_seed", "split_seed", "valid_speakers", "max_trials", "check_audio"}
 ADVICE = "give runs of the same hparams that differ in --valid_speakers, --split_seed and --seed only"
 
 
@@ -83,7 +82,7 @@ def held_out_more_than_once(runs: Sequence[TrainedRun]) -> int:
 
 def _training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """Return what training follows from, other than the seeds and who is held out."""
-    left_out = MAY_DIFFER | PATHS | SIZES | FREE_KEYS
+    left_out = MAY_DIFFER | SIZES | keys_that_affect("free", "scoring")
     return {key: _without(plain_node(node), left_out) for key, node in hparams.items() if key not in left_out}
 
 

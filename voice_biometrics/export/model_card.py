@@ -15,8 +15,7 @@ import numpy as np
 
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable
 from voice_biometrics.evaluation.trained_run import TrainedRun
-from voice_biometrics.experiment.hparams import hparams_files, merged_tree, plain_settings
-from voice_biometrics.experiment.run_folder import FREE_KEYS
+from voice_biometrics.experiment.hparams import hparams_files, keys_that_affect, merged_tree, plain_settings
 from voice_biometrics.export.calibration import Measured
 from voice_biometrics.export.quantise import SCHEME
 from voice_biometrics.inference.model_folder import ONNX_NAMES
@@ -26,7 +25,7 @@ from voice_biometrics.metrics.operating_points import in_words
 
 ROOT = Path(__file__).parents[2]
 ALWAYS_SAID = ("corpus", "data_folder", "valid_speakers", "split_seed", "seed")
-NOT_SAID = {"name", "manifest_folder", "save_folder", "num_speakers"} | FREE_KEYS - {"data_folder"}
+NOT_SAID = {"num_speakers"} | keys_that_affect("free", "scoring") - {"data_folder", "output_folder"}
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr", "onnx", "onnxruntime")
 
 

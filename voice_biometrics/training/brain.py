@@ -114,8 +114,8 @@ class SpeakerBrain(sb.Brain):
         """Make the optimiser, the scheduler and the average of the weights, all of which are saved and restored."""
         super().init_optimizers()
         steps_per_epoch = max(1, self.batches_per_epoch // self.grad_accumulation_factor)
-        self.learning_rate = LearningRate(self.hparams.lr_scheduler, self.optimizer, steps_per_epoch)
-        self.checkpointer.add_recoverable("lr_scheduler", self.learning_rate.scheduler)
+        self.learning_rate = LearningRate(self.hparams.lr_annealing, self.optimizer, steps_per_epoch)
+        self.checkpointer.add_recoverable("lr_annealing", self.learning_rate.scheduler)
         self.weight_average = None
         if self.hparams.average_epochs:
             num_steps = self.hparams.average_epochs * steps_per_epoch

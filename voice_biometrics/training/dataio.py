@@ -182,16 +182,16 @@ def training_dataset(
     return dataset
 
 
-def several_crops(rows: dict[str, dict], crop_every_s: float, crop_duration_s: float) -> dict[str, dict]:
+def several_crops(rows: dict[str, dict], crop_every_s: float, sentence_len: float) -> dict[str, dict]:
     """Return ``rows`` (of a manifest, by ID) with a row for each full ``crop_every_s`` seconds of an utterance.
 
     So an utterance counts as much as it is long; where each of its crops starts is drawn by itself. Raises InputError
     when the interval is negative, or there are no crops, since whole utterances are read.
     """
-    if crop_every_s < 0 or not crop_duration_s:
+    if crop_every_s < 0 or not sentence_len:
         raise InputError(
-            f"crop_every_s {crop_every_s}: expected 0, or seconds with a crop_duration_s above 0 (it is "
-            f"{crop_duration_s}, and 0 means whole utterances)"
+            f"crop_every_s {crop_every_s}: expected 0, or seconds with a sentence_len above 0 (it is "
+            f"{sentence_len}, and 0 means whole utterances)"
         )
     repeated = {}
     for utt_id, row in rows.items():

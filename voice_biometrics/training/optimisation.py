@@ -72,7 +72,7 @@ class LearningRate:
         try:
             self.scheduler = make_scheduler(optimizer, **further)
         except (TypeError, ValueError) as error:
-            raise InputError(f"hparams key lr_scheduler: {error}") from error
+            raise InputError(f"hparams key lr_annealing: {error}") from error
 
     def after_step(self) -> None:
         """Follow the optimiser's step."""

@@ -93,6 +93,6 @@ def test_other_arguments_than_those_of_the_training_are_refused_by_name(folder, 
     assert TrainedRun.from_command_line(given, "").fingerprint() == TrainedRun(folder).fingerprint()
     with pytest.raises(InputError, match="another embedding_model"):
         TrainedRun.from_command_line([*given, "--embedding_dim", "8"], "")
-    other = TrainedRun(write_run_folder(folder.parent / "other", corpus, "--num_features", "40", num_held_out=2))
+    other = TrainedRun(write_run_folder(folder.parent / "other", corpus, "--n_mels", "40", num_held_out=2))
     with pytest.raises(InputError, match="another compute_features.*the same hparams"):
         other.check_same_modules(TrainedRun(folder).nodes, "runs of the same hparams")

@@ -160,3 +160,24 @@ def test_every_key_of_the_main_file_is_read_by_the_code_or_by_the_file():
     for key in (line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()):
         used = f"<{key}>" in text or f'"{key}"' in sources or f"hparams.{key}" in sources or f"    {key}: " in sources
         assert used or key in run_options, key
+
+
+def test_an_old_name_is_refused_with_the_new_one_named_but_read_in_the_record_of_an_older_run(tmp_path):
+    with pytest.raises(InputError, match="crop_duration_s.*sentence_len"):
+        read(MAIN, "--crop_duration_s", "2")
+    variant = tmp_path / "variant.yaml"
+    variant.write_text(f"base: {Path(MAIN).resolve()}\nnum_features: 40\n")
+    with pytest.raises(InputError, match="num_features.*n_mels"):
+        read(str(variant))
+    record = tmp_path / "hyperparams.yaml"
+    record.write_text("num_features: 40\nseed: 1\n")
+    assert read(str(record)).settings["n_mels"] == 40
+
+
+def test_a_key_that_is_not_in_the_table_is_refused_unless_another_key_refers_to_it(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(Path(MAIN).read_text() + "\nhelper: 3\n")
+    with pytest.raises(InputError, match="helper"):
+        read(str(file))
+    file.write_text(file.read_text().replace("loss_scale: 30", "loss_scale: !ref <helper>"))
+    assert read(str(file)).settings["loss_scale"] == 3

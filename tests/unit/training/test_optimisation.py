@@ -39,7 +39,7 @@ def test_a_scheduler_that_asks_for_the_steps_of_an_epoch_is_stepped_each_step():
 
 
 def test_a_scheduler_that_refuses_its_arguments_is_told():
-    with pytest.raises(InputError, match="lr_scheduler: .*epochs"):
+    with pytest.raises(InputError, match="lr_annealing: .*epochs"):
         LearningRate(functools.partial(OneCycleLR, max_lr=1.0, epochs=-2), optimizer(), 4)
 
 
