@@ -8,6 +8,8 @@ and files are reused.
 
 import hashlib
 import logging
+import os
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +21,7 @@ from voice_biometrics.common.audio_files import read_headers
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json, written_whole
 from voice_biometrics.common.manifest import COLUMNS, describe, read_record, root_variable, write_manifest
-from voice_biometrics.common.trial_lists import make_trials, read_trials, resolve_trials, write_trials
+from voice_biometrics.common.trial_lists import check_speakers, make_trials, read_trials, resolve_trials, write_trials
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def _fingerprint(corpora: dict[str, Corpus]) -> str:
     """Return a checksum of paths, speakers, metadata and trial lists."""
     digest = hashlib.sha256()
     for label, corpus in corpora.items():
-        digest.update(repr((label, _in_order(corpus.train), _in_order(corpus.test))).encode())
+        digest.update(repr((label, _in_order(corpus.train), _in_order(corpus.test))).encode(errors="backslashreplace"))
         digest.update(corpus.trial_list.read_bytes() if corpus.trial_list else b"")
     return digest.hexdigest()
 
@@ -87,7 +89,10 @@ def _read_part(
     label: str, folder: Path, utterances: list[Utterance], root: str, decode: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the manifest of ``utterances``, sorted by ID, and a table ``file, reason`` of skipped files."""
-    utterances = _in_order(utterances)
+    utterances = [
+        item._replace(utt_id=_checked_name(item.utt_id), spk_id=_checked_name(item.spk_id))
+        for item in _in_order(utterances)
+    ]
     paths = [folder / utterance.path for utterance in utterances]
     headers = read_headers(paths, f"{'audio' if decode else 'headers'} of {label}", decode)
     rows, skipped = [], []
@@ -99,8 +104,41 @@ def _read_part(
         duration_s = round(header.num_samples / header.sample_rate, 6)
         row = (utterance.utt_id, duration_s, f"{root}/{utterance.path}", 0, header.num_samples, utterance.spk_id)
         rows.append(row + tuple(utterance.metadata.values()))
+    _report_copies(
+        folder, [utterance for utterance, header in zip(utterances, headers, strict=True) if not header.fault]
+    )
     further = list(utterances[0].metadata) if utterances else []
     return pd.DataFrame(rows, columns=COLUMNS + further), pd.DataFrame(skipped, columns=["file", "reason"])
+
+
+def _checked_name(name: str) -> str:
+    """Return an ID in composed Unicode (NFC); raise InputError for one that a manifest cannot represent."""
+    is_text = name.isprintable()  # bytes that are not UTF-8 become surrogates, which are not printable
+    if not is_text or name != name.strip() or any(part != part.strip() for part in name.split("/")):
+        raise InputError(
+            f"{name!r}: expected a name in UTF-8 without leading or trailing blanks; rename the file or folder"
+        )
+    return unicodedata.normalize("NFC", name)
+
+
+def _report_copies(root: Path, utterances: list[Utterance]) -> None:
+    """Log the first file that two speakers share, compared by size and the middle 4 KiB."""
+    by_size: dict[int, list[Utterance]] = {}
+    for utterance in utterances:
+        by_size.setdefault(os.path.getsize(root / utterance.path), []).append(utterance)
+    for size, group in by_size.items():
+        if len({utterance.spk_id for utterance in group}) < 2:
+            continue
+        seen: dict[bytes, Utterance] = {}
+        for utterance in group:
+            with open(root / utterance.path, "rb") as file:
+                file.seek(size // 2)
+                first = seen.setdefault(file.read(4096), utterance)
+            if first.spk_id != utterance.spk_id:
+                logger.warning(
+                    "%s and %s are the same recording under two speakers; remove one", first.path, utterance.path
+                )
+                return
 
 
 def _too_many_faults(root: Path, faulty: pd.DataFrame, num_files: int, part: str = "training part") -> str:
@@ -117,7 +155,10 @@ def _test_trials(corpus: Corpus, test: pd.DataFrame, settings: Settings) -> pd.D
     """Return the trials of the test part: the corpus' list, or all pairs."""
     if corpus.trial_list is None:
         return make_trials(test, None, settings.split_seed)
-    return resolve_trials(read_trials(corpus.trial_list), pd.Index(test["ID"]), str(corpus.trial_list))
+    name = str(corpus.trial_list)
+    trials = resolve_trials(read_trials(corpus.trial_list), pd.Index(test["ID"]), name)
+    check_speakers(trials, dict(zip(test["ID"], test["spk_id"], strict=True)), name)
+    return trials
 
 
 def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> dict:

@@ -28,6 +28,7 @@ def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
     train_folder, test_folder = _part(data_folder, "train"), _part(data_folder, "test")
     if train_folder is None and test_folder is not None:
         raise InputError(f"{data_folder}: found {test_folder.name} but no folder whose name ends in 'train'; add it")
+    _check_depth(train_folder or data_folder)
     train = utterances_by_speaker_folder(data_folder, train_folder or data_folder)
     if test_folder is None:
         if trial_list:
@@ -61,3 +62,12 @@ def _trial_file(data_folder: Path, test_folder: Path, trial_list: str) -> Path |
     if trial_list:
         raise InputError(f"trial_list {trial_list}: not found in {data_folder} or its {test_folder.name}")
     return None
+
+
+def _check_depth(folder: Path) -> None:
+    """Raise InputError if ``folder`` contains a single folder that contains the speaker folders."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if len(entries) == 1 and entries[0].is_dir():
+        inner = [entry for entry in entries[0].iterdir() if not entry.name.startswith(".")]
+        if len(inner) > 1 and all(entry.is_dir() for entry in inner):
+            raise InputError(f"{folder}: found one speaker, {entries[0].name}; use --data_folder {entries[0]}")

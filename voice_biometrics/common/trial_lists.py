@@ -2,13 +2,16 @@
 
 CSV with the columns ``enrol_id, test_id, target`` (1: same speaker, 0: different speakers). Also read:
 
-- VoxCeleb's text lists, lines ``1 path path``;
-- CSV of two paths and a label, with a header line (``target.csv`` of the project that this recipe follows) or without.
+- VoxCeleb's text lists, lines ``1 path path``, and Kaldi's and WeSpeaker's, lines ``id id target``;
+- CSV of two paths and a label, with a header line (``target.csv`` of the project that this recipe follows) or without;
+- labels ``1.0``, ``target``, ``tgt``, ``genuine`` and ``0.0``, ``nontarget``, ``imp``, ``impostor``.
 
-Gzipped files (``.gz``), Windows line endings and a byte-order mark are accepted.
+Gzipped files (``.gz``), Windows line endings and paths, and a byte-order mark are accepted.
 """
 
 import gzip
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,31 +21,68 @@ from voice_biometrics.common.audio_files import without_suffix
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
 
+logger = logging.getLogger(__name__)
+
 COLUMNS = ["enrol_id", "test_id", "target"]
-LABELS = {"1": 1, "0": 0}
+LABELS = {"1": 1, "1.0": 1, "target": 1, "tgt": 1, "genuine": 1}
+LABELS |= dict.fromkeys(("0", "0.0", "nontarget", "non-target", "imp", "impostor"), 0)
 
 
 def read_trials(path: Path) -> pd.DataFrame:
     """Return a trial list as a table ``enrol_id`` (str), ``test_id`` (str), ``target`` (int8, 1 or 0), in file order.
 
-    Raises InputError for a missing or empty file, a malformed line or label (with the line number), and a list without
-    target or without non-target trials.
+    The index holds line numbers. A repeated trial counts once and is logged. Raises InputError for a missing or empty
+    file, a malformed line or label, an utterance compared with itself, a trial with both labels (each with its line
+    number), and a list without target or without non-target trials.
     """
     if not path.is_file():
         raise InputError(f"{path}: trial list not found")
     first_line = _first_line(path)
     is_csv = "," in first_line
-    order = COLUMNS if is_csv else ["target", "enrol_id", "test_id"]
+    order = COLUMNS if is_csv or first_line.split()[0].lower() not in LABELS else ["target", "enrol_id", "test_id"]
     fields = _read_fields(path, "," if is_csv else r"\s+", order)
     if is_csv and _is_header(first_line):
         fields = fields.iloc[1:]
-    label = fields["target"].map(LABELS)
-    wrong = (fields["excess"].ne("") | label.isna() | fields["enrol_id"].eq("") | fields["test_id"].eq("")).to_numpy()
+    label = fields["target"].str.lower().map(LABELS)
+    ids = fields[["enrol_id", "test_id"]].apply(lambda column: column.str.replace("\\", "/").str.removeprefix("./"))
+    wrong = (fields["excess"].ne("") | label.isna() | ids.eq("").any(axis=1)).to_numpy()
     if wrong.any():
-        _fail_on_line(path, int(fields.index[int(np.argmax(wrong))]) + 1, order)
-    trials = fields[COLUMNS].assign(target=label.astype(np.int8)).reset_index(drop=True)
+        _fail_on_line(path, int(fields.index[int(np.argmax(wrong))]), order)
+    trials = _counted_once(ids.assign(target=label.astype(np.int8)), path)
     check_both_kinds(trials["target"].to_numpy(), str(path))
     return trials
+
+
+def _counted_once(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return ``trials`` without repetitions; raise InputError for self trials and contradicting labels."""
+    if (itself := trials["enrol_id"] == trials["test_id"]).any():
+        line = itself.idxmax()
+        raise InputError(f"{path}, line {line}: expected two utterances, found {trials['enrol_id'][line]} twice")
+    repeated = trials.duplicated(["enrol_id", "test_id"])
+    if not repeated.any():
+        return trials
+    once = trials[~repeated].reset_index(names="line").set_index(["enrol_id", "test_id"])
+    for line, enrol_id, test_id, target in trials[repeated].itertuples():
+        first = once.loc[(enrol_id, test_id)]
+        if first["target"] != target:
+            raise InputError(
+                f"{path}, lines {first['line']} and {line}: trial {enrol_id} {test_id} is both target and non-target"
+            )
+    logger.warning("%s: %d repeated trials, each counts once", path, repeated.sum())
+    return trials[~repeated]
+
+
+def check_speakers(trials: pd.DataFrame, speaker_of: Mapping[str, str], name: str) -> None:
+    """Raise InputError naming the first trial whose label contradicts the speakers; the index holds line numbers."""
+    is_same = trials["enrol_id"].map(speaker_of) == trials["test_id"].map(speaker_of)
+    wrong = is_same != trials["target"].astype(bool)
+    if wrong.any():
+        line = wrong.idxmax()
+        enrol_id, test_id, target = trials.loc[line, COLUMNS]
+        raise InputError(
+            f"{name}, line {line}: target {target} for {enrol_id} and {test_id}, whose speakers are "
+            f"{speaker_of[enrol_id]} and {speaker_of[test_id]} ({wrong.sum()} such trials); correct the list"
+        )
 
 
 def _open_text(path: Path):
@@ -69,7 +109,7 @@ def _is_header(line: str) -> bool:
 
 
 def _read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
-    """Read the lines as text fields, indexed by line number - 1; blank lines are skipped."""
+    """Read the lines as text fields, indexed by line number; blank lines are skipped."""
     try:
         with _open_text(path) as lines:
             fields = pd.read_csv(
@@ -85,6 +125,7 @@ def _read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
             ).fillna("")
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected lines of {', '.join(order)}: {str(error).strip()}") from error
+    fields.index += 1
     return fields[fields.ne("").any(axis=1)]
 
 
@@ -114,16 +155,24 @@ def resolve_trials(trials: pd.DataFrame, utt_ids: pd.Index, name: str) -> pd.Dat
     resolved = trials.copy()
     for column in ("enrol_id", "test_id"):
         names = pd.Index(trials[column].unique())
-        ids = {item: item if item in utt_ids else without_suffix(item) for item in names}
+        ids = {item: _utterance_id(item, utt_ids) for item in names}
         unknown = [item for item, utt_id in ids.items() if utt_id not in utt_ids]
         if unknown:
-            row = int(np.argmax(trials[column] == unknown[0]))
+            row = trials.index[int(np.argmax(trials[column] == unknown[0]))]
             raise InputError(
-                f"{name}, trial {row + 1}: utterance {unknown[0]} is not among the {len(utt_ids)} utterances of the "
+                f"{name}, line {row}: utterance {unknown[0]} is not among the {len(utt_ids)} utterances of the "
                 f"manifest ({len(unknown)} such in this column); check the test folder and the trial list"
             )
         resolved[column] = trials[column].map(ids)
     return resolved
+
+
+def _utterance_id(path: str, utt_ids: pd.Index) -> str:
+    """Return the ID of a path: the path itself or without suffix; of an absolute one also its longest known end."""
+    parts = path.split("/")
+    ends = ["/".join(parts[start:]) for start in range(len(parts) if path.startswith("/") or ":" in parts[0] else 1)]
+    candidates = [name for end in ends for name in (end, without_suffix(end))]
+    return next((name for name in candidates if name in utt_ids), without_suffix(path))
 
 
 def make_trials(utterances: pd.DataFrame, max_trials: int | None, seed: int) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.trial_lists import make_trials, read_trials, resolve_trials, write_trials
+from voice_biometrics.common.trial_lists import check_speakers, make_trials, read_trials, resolve_trials, write_trials
 
 GOOD = [
     ("ours", "enrol_id,test_id,target\na,b,1\na,c,0\n"),
@@ -70,7 +70,7 @@ def test_paths_become_ids_and_an_unknown_one_is_named_with_its_trial():
     trials = pd.DataFrame({"enrol_id": ["s/1.wav", "s/1"], "test_id": ["s/2", "t/1.wav"], "target": [1, 0]})
     resolved = resolve_trials(trials, pd.Index(["s/1", "s/2", "t/1"]), "list")
     assert resolved[["enrol_id", "test_id"]].to_numpy().tolist() == [["s/1", "s/2"], ["s/1", "t/1"]]
-    with pytest.raises(InputError, match="trial 2: utterance t/1.wav"):
+    with pytest.raises(InputError, match="line 1: utterance t/1.wav"):
         resolve_trials(trials, pd.Index(["s/1", "s/2"]), "list")
 
 
@@ -104,3 +104,41 @@ def test_all_targets_are_drawn_where_they_are_fewer_than_half():
 def test_pairs_without_both_kinds_are_refused(speakers, each):
     with pytest.raises(InputError, match="found"):
         make_trials(utterances(speakers, each), None, seed=0)
+
+
+def test_a_repeated_trial_counts_once_and_is_reported(tmp_path, caplog):
+    (tmp_path / "list").write_text("a,b,1\na,c,0\na,b,1\nb,a,1\n")
+    assert read_trials(tmp_path / "list").to_numpy().tolist() == [["a", "b", 1], ["a", "c", 0], ["b", "a", 1]]
+    assert "1 repeated" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text, lines", [("a,b,1\na,c,0\na,b,0\n", "lines 1 and 3"), ("a,b,1\nc,c,1\nd,e,0\n", "line 2")]
+)
+def test_contradicting_and_self_trials_are_refused_with_their_lines(tmp_path, text, lines):
+    (tmp_path / "list").write_text(text)
+    with pytest.raises(InputError, match=lines):
+        read_trials(tmp_path / "list")
+
+
+def test_a_label_that_contradicts_the_speakers_is_refused_with_its_line(tmp_path):
+    (tmp_path / "list").write_text("a1,a2,1\n\na1,b1,0\na2,b1,1\n")
+    trials = read_trials(tmp_path / "list")
+    check_speakers(trials[:2], {"a1": "a", "a2": "a", "b1": "b"}, "list")
+    with pytest.raises(InputError, match="list, line 4: .*a2.*b1"):
+        check_speakers(trials, {"a1": "a", "a2": "a", "b1": "b"}, "list")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b target\na c nontarget\n",  # Kaldi
+        "a b tgt\na c imp\n",
+        "a,b,1.0\na,c,0.0\n",
+        "genuine a b\nimpostor a c\n",
+        "1 ./a b\n0 ./a .\\c\n",
+    ],
+)
+def test_labels_and_paths_of_other_toolkits_are_read(tmp_path, text):
+    (tmp_path / "list").write_text(text)
+    assert read_trials(tmp_path / "list").to_numpy().tolist() == [["a", "b", 1], ["a", "c", 0]]

@@ -1,6 +1,8 @@
 """Preparation: splits by speaker, skipped files, joined corpora, and what it refuses."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from tests.conftest import write_speakers
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.manifest import read_manifest
+from voice_biometrics.common.manifest import read_manifest, read_utterances
 from voice_biometrics.common.trial_lists import read_trials
 
 
@@ -235,3 +237,41 @@ def test_each_of_the_joined_corpora_can_hold_out_its_own_number_of_speakers(tmp_
     assert sorted(spk.rpartition("-")[0] for spk in held_out) == ["speaker_folders"] * 2 + ["speaker_folders_2"] * 4
     with pytest.raises(InputError, match="valid_speakers '2,4,6'"):
         prepare(settings(folders, corpus=corpora, valid_speakers="2,4,6"), tmp_path / "n")
+
+
+def test_names_are_composed_unicode_whatever_the_file_system_holds(tmp_path):
+    write_speakers(tmp_path / "c", num_speakers=4, num_utterances=2, duration_s=0.1)
+    (tmp_path / "c" / "spk0").rename(tmp_path / "c" / "Jose\u0301")
+    prepare(settings(tmp_path / "c", valid_speakers=0), tmp_path / "m")
+    assert "Jos\u00e9" in speakers_of(tmp_path / "m" / "train.csv")
+    assert Path(read_utterances(tmp_path / "m" / "train.csv", {"data_root": str(tmp_path / "c")})["wav"][0]).is_file()
+
+
+@pytest.mark.parametrize("name", [b"Jos\xe9", b" bob"])
+def test_a_name_that_manifests_cannot_hold_is_refused(tmp_path, name):
+    write_speakers(tmp_path / "c", num_speakers=4, num_utterances=2, duration_s=0.1)
+    (tmp_path / "c" / "spk0").rename(Path(os.fsdecode(os.fsencode(tmp_path / "c") + b"/" + name)))
+    with pytest.raises(InputError, match="rename"):
+        prepare(settings(tmp_path / "c", valid_speakers=0), tmp_path / "m")
+
+
+def test_a_corpus_one_level_too_deep_is_refused_naming_the_folder(tmp_path):
+    write_speakers(tmp_path / "voices" / "wav", num_speakers=4, num_utterances=2, duration_s=0.1)
+    with pytest.raises(InputError, match="--data_folder .*voices/wav"):
+        prepare(settings(tmp_path / "voices"), tmp_path / "m")
+
+
+def test_copies_of_a_file_under_two_speakers_are_reported(tmp_path, caplog):
+    write_speakers(tmp_path / "c", num_speakers=4, num_utterances=2, duration_s=0.1)
+    (tmp_path / "c" / "spk1" / "copy.wav").write_bytes((tmp_path / "c" / "spk0" / "utt0.wav").read_bytes())
+    prepare(settings(tmp_path / "c"), tmp_path / "m")
+    assert "spk0/utt0.wav" in caplog.text and "spk1/copy.wav" in caplog.text
+
+
+def test_a_trial_that_contradicts_the_speakers_is_refused_before_training(tmp_path):
+    folder = make_parts(tmp_path / "c")
+    (folder / "target.csv").write_text(
+        "spk5/utt0.wav,spk5/utt1.wav,1\nspk5/utt0.wav,spk6/utt1.wav,1\nspk5/utt1,spk6/utt0,0"
+    )
+    with pytest.raises(InputError, match="target.csv, line 2"):
+        prepare(settings(folder), tmp_path / "m")
