@@ -1,24 +1,24 @@
-"""Judge a trained run, or any system's scores: ``python eval_eer.py [HPARAMS] [--key value ...] [options]``.
+"""Evaluate a trained run, or the scores of any system: ``python eval_eer.py [HPARAMS] [--key value ...] [options]``.
 
     python eval_eer.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
     python eval_eer.py --scores a.csv --against b.csv --test_manifest speakers.csv
 
-HPARAMS and --key are what train.py had; the best checkpoint is taken. Scoring keys: --as_norm_top 300, --subtract_mean
-True, --segment_s 3, --calibrate_with_durations True (see "Scoring" in the hparams file).
-Trials, in place of the run's test part or held-out speakers:
+HPARAMS and --key as for train.py; the best checkpoint is used. Scoring keys: --as_norm_top 300, --subtract_mean True,
+--segment_s 3, --calibrate_with_durations True (see "Scoring" in the hparams file).
+Trials, instead of the run's test part or held-out speakers:
   --test_manifest FILE     utterances (ID, duration, wav, start, stop, spk_id, and groups such as gender, age)
-  --test_trials FILE       trials among them (enrol_id, test_id, target, or VoxCeleb's form); without it all pairs
-  --enrolment FILE         models of several utterances (model_id, utt_id), which the trials name as enrol_id
-  --enrol_with N           enrol each speaker with N drawn utterances, and try all others
-  --condition NAME ...     beside the clean trials: channel (the default), noise, telephone, short; noise:15,3; none
-Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz or .parquet), no run needed:
+  --test_trials FILE       their trials (enrol_id, test_id, target, or VoxCeleb's format); default: all pairs
+  --enrolment FILE         models of several utterances (model_id, utt_id); trials name a model as enrol_id
+  --enrol_with N           enrol each speaker with N random utterances and test all others
+  --condition NAME ...     besides the clean trials: channel (default), noise, telephone, short; noise:15,3; none
+Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz or .parquet), without a run:
   --scores FILE            the trials; --test_manifest (ID, spk_id, and groups) gives intervals and groups
-  --held_out_scores FILE   of other speakers, to calibrate on; without it these very speakers, by cross-validation
-For both:
+  --held_out_scores FILE   of other speakers, for calibration; default: the same speakers, with cross-validation
+Both:
   --against FILE ...       other systems' scores of the same trials: differences, with intervals and p-values
   --custom P,MISS,FA       a threshold for your use: prior of a target trial, cost of a miss and of a false accept
 
-Writes report.html, report.md, metrics.json, scores and pictures to <run folder>/eval/<trials>, or beside --scores.
+Writes report.html, report.md, metrics.json, scores and plots to <run folder>/eval/<trials>, or beside --scores.
 """
 
 import argparse
@@ -29,16 +29,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import pandas as pd
-
 from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.common.manifest import read_manifest
 from voice_biometrics.evaluation.comparison import speakers_of_targets
-from voice_biometrics.evaluation.conditions import CLEAN, Condition, conditions_named
 from voice_biometrics.evaluation.evaluate import Evaluation, evaluate
 from voice_biometrics.metrics.error_rates import USUAL_COSTS, Cost
 from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER, CustomUse, Use
-from voice_biometrics.report.sections import Subject, say, write_evaluation
+from voice_biometrics.report.sections import Subject, print_summary, write_evaluation
 from voice_biometrics.scoring.score_files import read_scores, write_scores
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
@@ -50,16 +47,17 @@ FOR_SCORES = {"held_out_scores": " only: a run calibrates on its own held-out sp
 
 @tell_input_errors
 def main(arguments: list[str]) -> None:
-    """Judge a score file, or a trained run, and write the report."""
+    """Evaluate a score file or a trained run, and write the report."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__.strip())
         sys.exit(0)
     options, rest = parse_options(arguments)
     options.command = f"python eval_eer.py {shlex.join(arguments)}"
-    judge = judge_scores if options.scores else judge_run
-    evaluation, subject, costs = judge(options, rest)
-    write_evaluation(evaluation, subject, read_others(options, evaluation), costs)
-    say(evaluation, subject)
+    evaluation, subject, costs = (evaluate_scores if options.scores else evaluate_run)(options, rest)
+    utterances = evaluation.clean.trials.utterances  # other systems' trials are the same, and so are their speakers
+    against = [ScoredTrials(str(path), read_scores(path), utterances) for path in options.against]
+    write_evaluation(evaluation, subject, against, costs)
+    print_summary(evaluation, subject)
 
 
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -81,32 +79,40 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def refuse(message: str) -> NoReturn:
-    """Tell an option that cannot be taken."""
+    """Raise InputError for an invalid option."""
     raise InputError(f"{message}; see python eval_eer.py --help")
 
 
-def judge_scores(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
-    """Judge the scores of any system."""
+def evaluate_scores(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
+    """Evaluate the scores of any system."""
     if rest:
-        refuse(f"--scores: the scores are all that is needed; leave out {' '.join(rest)}")
-    files = [path for path in (options.scores, options.held_out_scores, options.test_manifest) if path]
+        refuse(f"--scores needs no other options of a run; leave out {' '.join(rest)}")
     utterances = read_manifest(options.test_manifest, ID_AND_SPEAKER) if options.test_manifest else None
-    trials = read_system(options.scores, "clean", utterances)
-    held_out = read_system(options.held_out_scores, "held out", utterances) if options.held_out_scores else None
+
+    def read(path: Path, name: str) -> ScoredTrials:
+        scores = read_scores(path)
+        if utterances is not None:
+            return ScoredTrials(name, scores, utterances)
+        return ScoredTrials(name, scores, speakers_of_targets(scores).rename_axis("ID").reset_index(name="spk_id"))
+
+    trials = read(options.scores, "clean")
+    held_out = read(options.held_out_scores, "held out") if options.held_out_scores else None
     uses, costs = uses_and_costs(options, USUAL_COSTS)
     evaluation = evaluate([trials], held_out, uses, costs)
     name = ENDING.sub("", options.scores.name)
-    known = "utterances that target trials link are taken to be of one speaker"
-    facts = {"scores": str(options.scores), "speakers": str(options.test_manifest or known)}
-    subject = Subject(name, options.scores.parent / f"{name}_eval", options.command, facts, files)
-    return evaluation, subject, costs
+    speakers = options.test_manifest or "utterances that target trials link are taken to be of one speaker"
+    files = [path for path in (options.scores, options.held_out_scores, options.test_manifest) if path]
+    facts = {"scores": str(options.scores), "speakers": str(speakers)}
+    return evaluation, Subject(name, options.scores.parent / f"{name}_eval", options.command, facts, files), costs
 
 
-def judge_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
-    """Embed the utterances of the trials with the best checkpoint of a run, score and judge."""
+def evaluate_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
+    """Embed the utterances of the trials with the best checkpoint of a run, score and evaluate them."""
+    from voice_biometrics.evaluation.conditions import CLEAN, conditions_named
     from voice_biometrics.evaluation.trained_run import TrainedRun  # here, since score files need not wait for PyTorch
 
-    conditions = conditions_of(options)
+    named = [] if options.condition == ["none"] else options.condition or ["channel"]
+    conditions = [CLEAN, *(condition for name in named for condition in conditions_named(name))]
     run = TrainedRun.from_command_line(rest, __doc__)
     num_enrolled = 1 if options.enrol_with is None else options.enrol_with
     trial_set = run.trial_set(options.test_manifest, options.test_trials, options.enrolment, num_enrolled)
@@ -122,28 +128,16 @@ def judge_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation,
         files=run.files(trial_set),
         chose_checkpoint=trial_set.is_held_out,
     )
-    for trials in lists:
-        write_scores(trials.table, subject.folder / scores_name(trials.name))
+    for trials in lists:  # scores.csv, scores_channel.csv, scores_noise_10_dB_SNR.csv
+        name = "" if trials is lists[0] else "_" + re.sub(r"[^a-zA-Z0-9.]+", "_", trials.name)
+        write_scores(trials.table, subject.folder / f"scores{name}.csv")
     if evaluation.thresholds and (trial_set.is_held_out or not evaluation.on_itself):
         run.save_thresholds(evaluation.thresholds, trial_set)
     return evaluation, subject, costs
 
 
-def scores_name(name: str) -> str:
-    """Return the file of a list of scored trials: scores.csv, scores_channel.csv, scores_noise_10_dB_SNR.csv."""
-    return "scores.csv" if name == CLEAN.name else f"scores_{re.sub(r'[^a-zA-Z0-9.]+', '_', name)}.csv"
-
-
-def conditions_of(options: argparse.Namespace) -> list[Condition]:
-    """Return the conditions to evaluate under, none being the clean one."""
-    if options.condition == ["none"]:
-        return [CLEAN]
-    named = options.condition or ["channel"]
-    return [CLEAN, *(condition for name in named for condition in conditions_named(name))]
-
-
 def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[list[Use | CustomUse], list[Cost]]:
-    """Return what thresholds are wanted for, and the costs of minDCF and actDCF, the user's own included."""
+    """Return the uses that need a threshold and the costs of minDCF and actDCF, including the user's own."""
     if options.custom is None:
         return [SMART_SPEAKER, DOOR], list(costs)
     try:
@@ -151,20 +145,6 @@ def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[
     except ValueError:
         refuse(f"--custom {options.custom}: expected three numbers, such as 0.01,1,10")
     return [SMART_SPEAKER, DOOR, CustomUse(p_target, c_miss, c_fa)], [*costs, Cost(p_target, c_miss, c_fa)]
-
-
-def read_system(path: Path, name: str, utterances: pd.DataFrame | None) -> ScoredTrials:
-    """Read a score file; without a manifest its target trials tell who is who."""
-    scores = read_scores(path)
-    if utterances is None:
-        utterances = speakers_of_targets(scores).rename_axis("ID").reset_index(name="spk_id")
-    return ScoredTrials(name, scores, utterances)
-
-
-def read_others(options: argparse.Namespace, evaluation: Evaluation) -> list[ScoredTrials]:
-    """Read the systems to compare with; their trials are the same, so are their speakers."""
-    utterances = evaluation.clean.trials.utterances
-    return [read_system(path, str(path), utterances) for path in options.against]
 
 
 if __name__ == "__main__":

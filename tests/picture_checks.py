@@ -1,6 +1,8 @@
-"""What the tests of pictures share: lists of trials, legends, whole files."""
+"""Helpers for tests of plots: lists of trials, legends, complete files."""
 
 import numpy as np
+
+from voice_biometrics.common.plot_style import save_figure
 
 
 def trials(num_target=200, num_nontarget=2000, distance=2.0):
@@ -11,7 +13,6 @@ def trials(num_target=200, num_nontarget=2000, distance=2.0):
 
 TRIAL_LISTS = {
     "usual": trials(),
-    "tiny": trials(2, 3, 1.0),
     "one of each": trials(1, 1),
     "separated": trials(20, 20, 100.0),
     "wrong way round": trials(20, 20, -100.0),
@@ -23,8 +24,8 @@ def legend_texts(figure):
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
-def assert_whole_png(path):
-    content = path.read_bytes()
-    assert content.startswith(b"\x89PNG") and b"IEND" in content[-12:]
-    assert len(content) > 5000
-    assert [found.name for found in path.parent.iterdir()] == [path.name]  # no temporary file is left
+def assert_saved_whole(figure, folder):
+    save_figure(figure, folder / "plot.png")
+    content = (folder / "plot.png").read_bytes()
+    assert content.startswith(b"\x89PNG") and b"IEND" in content[-12:] and len(content) > 5000
+    assert [found.name for found in folder.iterdir()] == ["plot.png"]  # no temporary file is left

@@ -1,8 +1,11 @@
-"""eval_eer.py on score files, from the file to the report, and every bad input by name."""
+"""eval_eer.py on score files: from the file to the report, and bad input is named."""
 
 import gzip
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ from voice_biometrics.scoring.score_files import write_scores
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two systems' scores of 12 speakers, another 10 speakers held out, and who is who."""
+    """Two systems' scores of 12 speakers, those of 10 held-out speakers, and a manifest."""
     folder = tmp_path_factory.mktemp("scores")
     good = scored_speakers(num_speakers=12)
     noise = np.random.default_rng(5).normal(0.0, 0.15, len(good.table))
@@ -33,9 +36,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def evaluated(folder, *arguments: str) -> dict:
-    eval_eer.main(["--scores", str(folder / "good.csv"), *arguments])
-    return json.loads((folder / "good_eval" / "metrics.json").read_text())
+def evaluated(folder, *arguments: object, scores: str = "good.csv") -> dict:
+    eval_eer.main(["--scores", str(folder / scores), *map(str, arguments)])
+    return json.loads((folder / f"{scores.split('.')[0]}_eval" / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    """The figures of the first system by itself."""
+    return evaluated(folder)
 
 
 def told(capsys, *arguments: object) -> str:
@@ -47,113 +56,91 @@ def told(capsys, *arguments: object) -> str:
     return error
 
 
-def test_a_report_says_what_metrics_json_says_and_needs_no_other_file(folder, capsys):
-    metrics = evaluated(folder, "--test_manifest", str(folder / "who.csv"))
-    page = (folder / "good_eval" / "report.html").read_text()
-    eer = f"{100 * metrics['eer']:.2f} %"
-    assert eer in page and eer in (folder / "good_eval" / "report.md").read_text() and eer in capsys.readouterr().out
-    assert "same-origin" not in page and not re.findall(r'(?:src|href)="(?!data:|#)', page)
+def test_a_report_with_groups_other_systems_and_own_costs(folder, plain, capsys):
+    other = folder / "worse.parquet"
+    metrics = evaluated(folder, "--test_manifest", folder / "who.csv", "--against", other, "--custom", "0.2,1,5")
+    report = folder / "good_eval"
+    page, eer = (report / "report.html").read_text(), f"{100 * metrics['eer']:.2f} %"
+    assert eer in page and eer in (report / "report.md").read_text() and eer in capsys.readouterr().out
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    names = {path.stem for path in report.glob("*.png")}
+    assert names == {"det", "roc", "scores", "calibration", "groups", "det_systems"}
+    assert metrics["eer"] == plain["eer"] and metrics["num_speakers"] == plain["num_speakers"] == 12
     tables = {table["title"]: table["rows"] for table in metrics["groups"]["tables"]}
     assert [row["name"] for row in tables["gender"]] == ["f", "m"]
     assert metrics["calibration"]["on_these_trials"] is True
     assert metrics["interval"][0] < metrics["eer"] < metrics["interval"][1]
     assert metrics["operating_points"]["smart_speaker"]["far"]["estimate"] <= 0.01
+    compared, *_ = metrics["against"][str(other)]
+    assert compared["value_a"] == metrics["eer"] < compared["value_b"]
+    assert compared["difference"]["upper"] < 0 and compared["difference"]["p_value"] < 0.05
+    assert metrics["min_dcf"][-1]["c_fa"] == 5.0 and metrics["act_dcf"][-1]["p_target"] == 0.2
+    threshold = metrics["operating_points"]["custom"]["threshold"]
+    assert threshold == metrics["act_dcf"][-1]["threshold"] == pytest.approx(np.log(5.0 * 0.8 / 0.2))
 
 
 def test_held_out_scores_calibrate_and_the_far_is_measured_on_other_speakers(folder):
-    metrics = evaluated(
-        folder, "--test_manifest", str(folder / "who.csv"), "--held_out_scores", str(folder / "held_out.csv.gz")
-    )
-    assert metrics["calibration"]["on_these_trials"] is False
-    assert metrics["calibration"]["num_target"] == 10 * 45
+    metrics = evaluated(folder, "--test_manifest", folder / "who.csv", "--held_out_scores", folder / "held_out.csv.gz")
+    assert metrics["calibration"]["on_these_trials"] is False and metrics["calibration"]["num_target"] == 10 * 45
     held_out = metrics["held_out_operating_points"]["smart_speaker"]
     test = metrics["operating_points"]["smart_speaker"]
     assert held_out["threshold"] == test["threshold"] and held_out["far"]["estimate"] <= 0.01
     assert held_out["num_nontarget"] != test["num_nontarget"]
 
 
-def test_speakers_are_known_from_target_trials_without_a_manifest(folder):
-    metrics = evaluated(folder)
-    assert metrics["num_speakers"] == 12 and "linked" not in metrics["speakers"]
-    assert metrics["eer"] == evaluated(folder, "--test_manifest", str(folder / "who.csv"))["eer"]
-
-
-def test_another_system_on_the_same_trials_is_compared(folder):
-    metrics = evaluated(folder, "--against", str(folder / "worse.parquet"))
-    eer, *_ = metrics["against"][str(folder / "worse.parquet")]
-    assert eer["value_a"] == metrics["eer"] < eer["value_b"]
-    assert eer["difference"]["upper"] < 0 and eer["difference"]["p_value"] < 0.05
-    assert (folder / "good_eval" / "det_systems.png").is_file()
-
-
-def test_own_costs_give_a_threshold_and_a_dcf(folder):
-    metrics = evaluated(folder, "--custom", "0.2,1,5")
-    assert metrics["min_dcf"][-1]["c_fa"] == 5.0 and metrics["act_dcf"][-1]["p_target"] == 0.2
-    threshold = metrics["operating_points"]["custom"]["threshold"]
-    assert threshold == pytest.approx(np.log(5.0 * 0.8 / 0.2))
-    assert metrics["act_dcf"][-1]["threshold"] == pytest.approx(threshold)
-
-
-def test_too_few_speakers_have_an_eer_but_no_thresholds_and_are_told(folder, capsys):
-    few = scored_speakers(num_speakers=4)
-    write_scores(few.table, folder / "few.csv")
-    eval_eer.main(["--scores", str(folder / "few.csv")])
-    assert "no thresholds: 4 speakers" in capsys.readouterr().out
+def test_too_few_speakers_have_an_eer_but_no_thresholds(folder, capsys):
+    write_scores(scored_speakers(num_speakers=4).table, folder / "few.csv")
+    metrics = evaluated(folder, scores="few.csv")
+    assert "4 speakers" in metrics["not_calibrated"] and "4 speakers" in capsys.readouterr().out
     assert "4 speakers" in (folder / "few_eval" / "report.md").read_text()
 
 
-def test_gzip_byte_order_mark_and_windows_line_ends_change_nothing(folder):
+def test_gzip_byte_order_mark_windows_line_ends_and_repeated_trials_change_no_figure(folder, plain, capsys):
     text = (folder / "good.csv").read_text()
     with gzip.open(folder / "odd.csv.gz", "wb") as file:
-        file.write(("\ufeff" + text.replace("\n", "\r\n")).encode("utf-8"))
-    eval_eer.main(["--scores", str(folder / "odd.csv.gz")])
-    odd = json.loads((folder / "odd_eval" / "metrics.json").read_text())
-    assert odd["eer"] == evaluated(folder)["eer"]
+        file.write(("\ufeff" + (text + text.split("\n", 2)[1] + "\n").replace("\n", "\r\n")).encode("utf-8"))
+    assert evaluated(folder, scores="odd.csv.gz")["eer"] == plain["eer"]
+    assert "odd.csv.gz: 1 " in capsys.readouterr().out
 
 
-def test_bad_options_are_told_in_a_line(folder, capsys):
+def test_bad_options_are_named(folder, capsys):
     scores = folder / "good.csv"
-    assert "three numbers" in told(capsys, "--scores", scores, "--custom", "1,2")
-    assert "leave out --corpus demo" in told(capsys, "--scores", scores, "--corpus", "demo")
-    assert "missing" in told(capsys, "--scores", folder / "none.csv")
-    assert "missing" in told(capsys, "--scores", scores, "--test_manifest", folder / "none.csv")
-    assert "expected one argument" in told(capsys, "--scores")
-    assert "channel, noise" in told(capsys, "hparams/ecapa_small.yaml", "--condition", "underwater")
-    assert "--condition does not go with --scores" in told(capsys, "--scores", scores, "--condition", "short")
-    assert "--enrol_with does not go with --scores" in told(capsys, "--scores", scores, "--enrol_with", "3")
-    assert "--held_out_scores goes with --scores only" in told(capsys, "--held_out_scores", scores)
+    assert "--custom 1,2" in told(capsys, "--scores", scores, "--custom", "1,2")
+    assert "--corpus demo" in told(capsys, "--scores", scores, "--corpus", "demo")
+    assert "none.csv" in told(capsys, "--scores", folder / "none.csv")
+    assert "none.csv" in told(capsys, "--scores", scores, "--test_manifest", folder / "none.csv")
+    assert "--scores" in told(capsys, "--scores")
+    assert "underwater" in told(capsys, "hparams/ecapa_small.yaml", "--condition", "underwater")
+    assert "--condition" in told(capsys, "--scores", scores, "--condition", "short")
+    assert "--enrol_with" in told(capsys, "--scores", scores, "--enrol_with", "3")
+    assert "--held_out_scores" in told(capsys, "--held_out_scores", scores)
 
 
-def test_held_out_speakers_in_the_trials_are_refused(folder, capsys):
+def test_other_speakers_and_other_trials_are_refused(folder, capsys):
     error = told(capsys, "--scores", folder / "good.csv", "--held_out_scores", folder / "worse.parquet")
-    assert "is in the held-out trials and in the trials" in error
-
-
-def test_systems_with_other_trials_are_refused_with_the_difference(folder, capsys):
+    assert "speaker s0" in error and "held-out" in error
     error = told(capsys, "--scores", folder / "good.csv", "--against", folder / "held_out.csv.gz")
-    assert "7,140 only in this system" in error and "held_out.csv.gz (such as hs00u0 hs00u1)" in error
+    assert "7,140" in error and "hs00u0 hs00u1" in error
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("change", "named"),
     [
-        (lambda text: text.replace("score", "value", 1), "score missing"),
+        (lambda text: text.replace("score", "value", 1), "score"),
         (lambda text: text + "x,y,2,0.5\n", "'2'"),
-        (lambda text: text + "x,y,1,nan\n", "finite"),
-        (lambda text: text + "x,y,1,inf\n", "finite"),
-        (lambda text: text + "x,y,1,\n", "finite"),
-        (lambda text: text + "s00u0,s00u1,1,0.123\n", "trial s00u0 s00u1 has the scores"),
+        (lambda text: text + "x,y,1,nan\n", "line 7142"),
+        (lambda text: text + "s00u0,s00u1,1,0.123\n", "s00u0 s00u1"),
         (lambda text: "enrol_id,test_id,target,score\na,b,1,0.5\n", "1 and 0"),
-        (lambda text: "", "expected"),
     ],
 )
-def test_a_faulty_score_file_is_told(folder, capsys, change, expected):
+def test_a_faulty_score_file_is_named(folder, capsys, change, named):
     (folder / "bad.csv").write_text(change((folder / "good.csv").read_text()))
-    assert expected in told(capsys, "--scores", folder / "bad.csv")
+    error = told(capsys, "--scores", folder / "bad.csv")
+    assert "bad.csv" in error and named in error
 
 
-def test_repeated_trials_that_agree_are_counted_and_told(folder, capsys):
-    text = (folder / "good.csv").read_text()
-    (folder / "twice.csv").write_text(text + text.split("\n", 2)[1] + "\n")
-    eval_eer.main(["--scores", str(folder / "twice.csv")])
-    assert "1 trials stand there again" in capsys.readouterr().out
+def test_starting_up_loads_neither_matplotlib_nor_torch():
+    code = "import sys, eval_eer; print({'matplotlib', 'torch', 'speechbrain', 'scipy.signal'} & set(sys.modules))"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,9 +1,4 @@
-"""Pictures of a training and of its scores: curves per epoch, and score histograms with thresholds, as PNG files.
-
-Each ``plot_*`` writes one file (to a temporary name, then renamed); its ``*_figure`` twin returns the matplotlib
-Figure. Further pictures: ``plots_det`` (DET, ROC near zero), ``plots_calibration``, ``plots_eers`` (by group, by
-condition) and ``plots_embeddings`` (map of utterances).
-"""
+"""Training curves: loss and EER per epoch, as a PNG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,28 +9,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from voice_biometrics.common.plot_style import (
-    BLACK,
-    BLUE,
-    VERMILION,
-    quiet_axes,
-    save_figure,
-)
+from voice_biometrics.common.plot_style import BLACK, BLUE, VERMILION, quiet_axes, save_figure
 
 
 def plot_curves(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    """Write the picture of ``curves_figure`` to ``path`` (PNG)."""
+    """Write the plot of ``curves_figure`` to ``path``."""
     save_figure(curves_figure(rows), path)
 
 
 def curves_figure(rows: Sequence[Mapping[str, object]]) -> Figure:
-    """Draw the training loss per epoch and, below it, the EER on the held-out speakers with its best epoch.
+    """Draw the training loss per epoch and, below it, the EER on held-out speakers with the best epoch marked.
 
     Arguments
     ---------
-    rows : one mapping per epoch: ``epoch`` (number), ``train_loss`` and ``eer`` (a fraction). Text is
-        read as a number; a value that is absent, None, empty or NaN is passed over (the EER need not be
-        computed every epoch), and the EER panel is left out if no epoch has one.
+    rows : one mapping per epoch: ``epoch``, ``train_loss`` and ``eer`` (a fraction), as numbers or text. Missing, empty
+        and NaN values are skipped, since the EER need not be computed every epoch; without any EER its panel is
+        omitted.
     """
     epochs, losses, eers = (_column(rows, name) for name in ("epoch", "train_loss", "eer"))
     has_eer = bool(np.isfinite(eers).any())
@@ -55,14 +44,14 @@ def curves_figure(rows: Sequence[Mapping[str, object]]) -> Figure:
 
 
 def _draw_known(panel: Axes, epochs: np.ndarray, values: np.ndarray, colour: str) -> None:
-    """Draw a line through the epochs that have a value, with a dot at each unless they are many."""
+    """Draw a line through the epochs that have a value, with dots if there are few."""
     known = np.isfinite(values)
     marker = "o" if known.sum() <= 40 else ""
     panel.plot(epochs[known], values[known], color=colour, marker=marker, markersize=4)
 
 
 def _mark_best_epoch(panels: Sequence[Axes], epochs: np.ndarray, eers: np.ndarray) -> None:
-    """Mark the first epoch of the lowest EER: a line through all panels, and its value as the title of the last."""
+    """Mark the first epoch with the lowest EER by a line through all panels, and name it in the title of the last."""
     best = int(np.nanargmin(eers))
     for panel in panels:
         panel.axvline(epochs[best], color="0.6", linewidth=0.8, linestyle="--", zorder=1)
