@@ -1,25 +1,26 @@
-"""Train variants with several seeds and say which differ: ``python run_ablations.py VARIANT... --seeds 1 2 3``.
+"""Train variants with several seeds and compare them: ``python run_ablations.py VARIANT... --seeds 1 2 3``.
 
     python run_ablations.py fbank softmax_nll --seeds 1 2 --corpus speechocean762 --data_folder /path/to/speechocean762
 
-VARIANT is a file of hparams/ablations (fbank) or hparams, or a path to one. Further arguments go to train.py:
+VARIANT is a file of hparams/ablations (fbank) or hparams, or a path. Other arguments are passed to train.py:
   --KEY value                 for all runs: --number_of_epochs 15
-  --VARIANT.KEY value         for one variant; --VARIANT.seeds 1 2 3 gives it other seeds than the rest
-  --base ecapa_small          what the others are compared with; always part of the study
+  --VARIANT.KEY value         for one variant; --VARIANT.seeds 1 2 3 sets its seeds
+  --base ecapa_small          the variant that the others are compared with; always part of the study
   --output_folder PATH        of the study; default results/ablations
-  --jobs 2                    so many runs at a time; --devices cuda:0,cuda:1: one on each, in turn
-  --dry_run                   only say what would be run, and why
+  --jobs 2                    number of simultaneous runs; --devices cuda:0,cuda:1: one on each, in turn
+  --dry_run                   only print which runs are needed, and why
 
-A run whose configuration, manifests and code are those of a finished one is not run again; one that was stopped goes
-on; one that differs is trained anew, and its former folder is kept in <study>/replaced. A failed run is told at the end
-(exit status 1). All are scored on the held-out speakers of the base, clean and through a channel of each file's own.
+A finished run with the same configuration, manifests and training code is kept, an interrupted one is resumed, and one
+that differs is retrained; its former folder is moved to <study>/replaced. Failures are listed at the end (exit status
+1). All runs are scored on the held-out speakers of the base, clean and with a simulated channel per file.
 
-Writes to the study's folder ablations.csv, ablations.md, ablations.png and, where the variants differ in speakers,
-data_size.png; and a run folder each: <variant>/<seed>.
+Writes to the study folder ablations.csv, ablations.md, ablations.png, data_size.png (if variants differ in the number
+of speakers), and a run folder <variant>/<seed> for each run.
 """
 
 import argparse
 import contextlib
+import functools
 import logging
 import sys
 import tempfile
@@ -29,16 +30,12 @@ from pathlib import Path
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
-from voice_biometrics.ablation.plan import Request, Task, find_variants, plan_tasks, split_overrides
-from voice_biometrics.ablation.results import (
-    Study,
-    plot_data_size,
-    plot_variants,
-    read_results,
-    write_csv,
-    write_markdown,
-)
-from voice_biometrics.ablation.runner import ROOT, Failure, Runner, make_places
+from data_prep.prepare import prepare
+from data_prep.settings import Settings
+from voice_biometrics.ablation.fingerprint import digest
+from voice_biometrics.ablation.plan import ManifestsOf, PlannedRun, Request, find_variants, plan_runs, split_overrides
+from voice_biometrics.ablation.results import Study, plot_data_size, plot_variants, read_results, write_tables
+from voice_biometrics.ablation.runner import LOG, ROOT, Failure, Runner, make_places
 from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.experiment.run_folder import only_run_in
 
@@ -48,20 +45,20 @@ EVALUATION = ROOT / "voice_biometrics" / "ablation" / "score_run.py"
 
 @tell_input_errors
 def main(arguments: list[str]) -> None:
-    """Run what is missing of a study, and write its table."""
+    """Carry out the runs that a study lacks, and write its tables and plots."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options, request = read_request(arguments)
-    with place_for_manifests(request, options.dry_run) as folder:
-        tasks = plan_tasks(request, EVALUATION, folder)
-        say_plan(tasks)
+    with manifest_folder(request, options.dry_run) as folder:
+        runs = plan_runs(request, manifests_in(folder / "manifests"), folder / "trials")
+        print_plan(runs)
         if options.dry_run:
             return
         runner = Runner(TRAINING, EVALUATION, folder / "trials", request.folder)
-        missing = [task for task in tasks if task.decision.action != "keep"]
+        missing = [run for run in runs if run.action != "keep"]
         places = make_places(options.jobs or max(1, len(options.devices)), options.devices)
-        failures = runner.carry_out(missing, places, after_each=lambda: write_tables(tasks, request))
-        draw(write_tables(tasks, request), request.folder)
-    say_results(failures, request)
+        failures = runner.carry_out(missing, places, after_each=lambda: compare(runs, request))
+        plot(compare(runs, request), request.folder)
+    print_results(failures, request)
     sys.exit(1 if failures else 0)
 
 
@@ -92,15 +89,15 @@ def read_request(arguments: list[str]) -> tuple[argparse.Namespace, Request]:
 def read_seeds(texts: Sequence[str], variant: str) -> list[int]:
     """Return the seeds of a variant; InputError when there are none, one is no number, or is given twice."""
     if not texts:
-        raise InputError(f"{variant}: no seeds; give --seeds 1 2 3 (two or more tell chance from effect)")
+        raise InputError(f"{variant}: no seeds; give --seeds 1 2 3 (two or more show the spread between runs)")
     if not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
         raise InputError(f"--seeds {' '.join(texts)}: expected whole numbers from 0, each once")
     return [int(text) for text in texts]
 
 
 @contextlib.contextmanager
-def place_for_manifests(request: Request, dry_run: bool) -> Iterator[Path]:
-    """Give the study's folder, held for this process; for a dry run a folder that is removed again."""
+def manifest_folder(request: Request, dry_run: bool) -> Iterator[Path]:
+    """Context manager: yield the study folder, locked for this process, or for a dry run a temporary folder."""
     if dry_run:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
@@ -109,47 +106,57 @@ def place_for_manifests(request: Request, dry_run: bool) -> Iterator[Path]:
             yield request.folder
 
 
-def say_plan(tasks: Sequence[Task]) -> None:
-    """Print what each run needs, and why."""
-    width = max(len(task.run.name) for task in tasks)
-    for task in tasks:
-        print(f"{task.run.name:{width}}  {task.decision.action}: {task.decision.reason}")
-    num_kept = sum(task.decision.action == "keep" for task in tasks)
-    num_epochs = sum(task.epochs_to_do for task in tasks)
-    print(f"{len(tasks)} runs, {num_kept} kept; {num_epochs} epochs to train\n", flush=True)
+def manifests_in(folder: Path) -> ManifestsOf:
+    """Return a function that writes the manifests of hparams below ``folder``, once for each corpus setting."""
+
+    @functools.cache
+    def prepared(settings: Settings) -> tuple[Path, int]:
+        place = folder / digest(repr(settings).encode())[:12]
+        (place / "prepared.json").unlink(missing_ok=True)  # read the headers again: files may have changed
+        return place, prepare(settings, place)["num_speakers"]
+
+    return lambda hparams: prepared(Settings.from_hparams(hparams))
 
 
-def write_tables(tasks: Sequence[Task], request: Request) -> Study | None:
-    """Write the tables of the runs that are finished, if any."""
-    results = read_results(tasks)
+def print_plan(runs: Sequence[PlannedRun]) -> None:
+    """Print the action of each run, with the reason."""
+    width = max(len(run.name) for run in runs)
+    for run in runs:
+        print(f"{run.name:{width}}  {run.action}: {run.reason}")
+    num_kept = sum(run.action == "keep" for run in runs)
+    print(f"{len(runs)} runs, {num_kept} kept; {sum(run.epochs_to_do for run in runs)} epochs to train\n", flush=True)
+
+
+def compare(runs: Sequence[PlannedRun], request: Request) -> Study | None:
+    """Write the tables of all finished runs; None if there are none."""
+    results = read_results(runs)
     if not results:
         return None
     study = Study.of(results, request.base)
-    write_csv(study, request.folder / "ablations.csv")
-    write_markdown(study, request.folder / "ablations.md")
+    write_tables(study, request.folder)
     return study
 
 
-def draw(study: Study | None, folder: Path) -> None:
-    """Draw the variants and, where they differ in it, the number of speakers they were trained on."""
+def plot(study: Study | None, folder: Path) -> None:
+    """Plot the variants and, where it differs, the number of training speakers."""
     if study is None:
         return
     plot_variants(study.rows, study.base, folder / "ablations.png")
-    sizes = study.of_other_size()
+    sizes = study.data_sizes()
     if len(sizes) > 1:
         plot_data_size(sizes, folder / "data_size.png")
 
 
-def say_results(failures: Sequence[Failure], request: Request) -> None:
-    """Print the table if there is one, each failure with the last lines of its log, and what to do next."""
+def print_results(failures: Sequence[Failure], request: Request) -> None:
+    """Print the table, each failure with the last lines of its log, and the next step."""
     table = request.folder / "ablations.md"
-    print(table.read_text(encoding="utf-8") if table.is_file() else "No run is finished: there is no table")
+    print(table.read_text(encoding="utf-8") if table.is_file() else "No finished run, so no table was written")
     for failure in failures:
-        print(f"FAILED  {failure.run.name}: {failure.step} ended with status {failure.status}; its last lines:")
-        print("".join(f"    {line}\n" for line in failure.lines) + f"    (all of it: {failure.log})\n")
+        print(f"FAILED  {failure.run.name}: {failure.step} ended with status {failure.status}; last lines of its log:")
+        print("".join(f"    {line}\n" for line in failure.last_lines()) + f"    (log: {failure.run.folder / LOG})\n")
     print(f"Written to {request.folder}: {', '.join(sorted(file.name for file in request.folder.glob('*.*')))}")
     if failures:
-        print(f"{len(failures)} runs failed: mend the cause and give the same command again; finished runs are kept")
+        print(f"{len(failures)} runs failed: fix the cause and repeat the command; finished runs are kept")
 
 
 if __name__ == "__main__":

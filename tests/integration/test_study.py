@@ -1,4 +1,4 @@
-"""A run of a study from real training to its scores, figures and row, on a few artificial speakers."""
+"""A run of a study from training to its scores, figures and row, on a few synthetic speakers."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,14 @@ import pandas as pd
 import pytest
 
 import train
+from run_ablations import manifests_in
 from tests.conftest import write_speakers
-from voice_biometrics.ablation import score_run as evaluation
-from voice_biometrics.ablation.plan import Request, RunState, plan_tasks
+from voice_biometrics.ablation import score_run
+from voice_biometrics.ablation.fingerprint import manifest_digests
+from voice_biometrics.ablation.plan import Request, plan_runs
 from voice_biometrics.ablation.results import RunResult
 from voice_biometrics.ablation.statistics import NUM_REPLICATES
+from voice_biometrics.common.files import write_json
 from voice_biometrics.experiment.run_folder import read_epochs
 from voice_biometrics.scoring.score_files import read_scores
 
@@ -20,31 +23,29 @@ TINY = Path("tests/hparams/tiny.yaml")
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
+def run(tmp_path_factory):
     """The only run of a study, trained and evaluated."""
     place = tmp_path_factory.mktemp("study")
     corpus = write_speakers(place / "corpus", num_speakers=6, num_utterances=4)
     overrides = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--device", "cpu"]
     request = Request({"tiny": TINY}, {"tiny": [3]}, {"tiny": overrides}, place / "out")
-    (task,) = plan_tasks(request, Path(evaluation.__file__), place / "out")
-    train.main(task.run.arguments)
-    RunState(fingerprint=task.run.fingerprint, trained=True, hardware="here").write(task.run.folder)
-    evaluation.main([str(place / "out" / "trials"), *task.run.arguments])
-    return task
+    (run,) = plan_runs(request, manifests_in(place / "out" / "manifests"), place / "out" / "trials")
+    train.main(run.arguments)
+    write_json({"train_cpu_s": 1.0, "hardware": "here"}, run.folder / "study.json")
+    score_run.main([str(place / "out" / "trials"), *run.arguments])
+    return run
 
 
-def test_the_manifests_of_a_study_are_those_that_training_writes(task):
-    from voice_biometrics.ablation.fingerprint import manifest_digests
-
-    written = manifest_digests(task.run.folder / "manifests")
+def test_the_manifests_of_a_study_are_those_that_training_writes(run):
+    written = manifest_digests(run.folder / "manifests")
     assert len(written) == 3
-    assert {name: task.run.fingerprint.data[name] for name in written} == written
+    assert {name: run.fingerprint[f"data: {name}"] for name in written} == written
 
 
-def test_the_clean_eer_is_that_of_the_best_epoch_and_the_channel_changes_it(task):
-    folder = task.run.folder / "study"
+def test_the_clean_eer_is_that_of_the_best_epoch_and_the_channel_changes_it(run):
+    folder = run.folder / "study"
     figures = json.loads((folder / "figures.json").read_text())
-    best = min(read_epochs(task.run.folder), key=lambda row: row["eer"])
+    best = min(read_epochs(run.folder), key=lambda row: row["eer"])
     assert figures["clean"]["eer"] == pytest.approx(best["eer"], abs=1e-9) and figures["epoch"] == best["epoch"]
     clean, channel = (read_scores(folder / f"{name}.parquet") for name in ("clean", "channel"))
     pd.testing.assert_frame_equal(clean.drop(columns="score"), channel.drop(columns="score"))
@@ -52,8 +53,8 @@ def test_the_clean_eer_is_that_of_the_best_epoch_and_the_channel_changes_it(task
     assert len(clean) == 8 * 7 / 2
 
 
-def test_what_a_run_costs_is_counted(task):
-    result = RunResult.read(task.run)
+def test_size_and_time_of_a_run_are_recorded(run):
+    result = RunResult.read(run)
     figures = result.figures
     assert figures["num_parameters_with_head"] == figures["num_parameters"] + 4 * 16
     assert figures["macs_3s"] > 1e6 and figures["inference_s"] > 0 and figures["train_s"] > 0

@@ -1,1 +1,1 @@
-"""A study: variants times seeds, trained, judged by the same held-out speakers and compared; see run_ablations.py."""
+"""Plan, run and compare variants: the parts of run_ablations.py."""

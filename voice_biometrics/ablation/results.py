@@ -1,18 +1,14 @@
-"""The runs of a study to one row a variant: CSV with all digits, Markdown to read.
+"""Results of a study: one row per variant, as CSV with all digits, as Markdown and as plots.
 
-``ablations.csv`` has a row a variant, the best first. For each condition (clean, channel): ``eer_<condition>``, the
-mean over seeds (a fraction), ``_lower`` and ``_upper``, its 95 % interval over speakers and seeds, ``_sd`` over seeds
-(empty with one), ``_diff``, ``_diff_lower``, ``_diff_upper``: less that of the base, with its interval, ``_p_holm``,
-the p-value of no difference corrected for the number of variants, ``_verdict``; ``_seeds``, the EER of each seed, and
+``ablations.csv`` is sorted by the EER under ``channel``. Per condition (clean, channel): ``eer_<condition>``, the mean
+over seeds (a fraction), ``_lower`` and ``_upper``, its 95 % interval over speakers and seeds, ``_sd`` over seeds (empty
+with one), ``_diff``, ``_diff_lower`` and ``_diff_upper``, the difference from the base with its interval, ``_p_holm``,
+its p-value corrected for the number of variants, ``_verdict``, ``_seeds``, the EER of each seed, and
 ``min_dcf_<prior>_<condition>``. Then ``num_train_speakers``, ``num_parameters`` (embedding network),
-``num_parameters_with_head``, ``macs_3s``, ``train_s``, ``train_cpu_s`` and ``inference_s`` (medians over seeds, in
-seconds), ``hardware``, ``inference_hardware``, and ``recipe``, equal for variants that differ in their data alone.
+``num_parameters_with_head``, ``macs_3s``, ``train_s``, ``train_cpu_s`` and ``inference_s`` (seconds, medians over
+seeds), ``hardware``, ``inference_hardware``, and ``recipe``, equal for variants that differ in their data only.
 
-The table of a study as Markdown, with what a reader must know under it.
-
-Pictures of a study: the EER of each variant, and the EER against the number of speakers trained on.
-
-Both are drawn from the rows of ``ablations.csv`` (see ``table``), so they can be drawn again without the runs.
+Table and plots are made from these rows, so they can be made again without the runs.
 """
 
 import json
@@ -26,24 +22,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from voice_biometrics.ablation.plan import PlannedRun, RunState, Task
+from voice_biometrics.ablation.fingerprint import recipe_of
+from voice_biometrics.ablation.plan import PlannedRun, read_state
 from voice_biometrics.ablation.statistics import Estimate, RunSpread, difference, holm, mean_over_runs
 from voice_biometrics.common.files import written_whole
+from voice_biometrics.common.markdown import MISSING, Markdown, bullets, table
 from voice_biometrics.common.plot_style import BLACK, BLUE, VERMILION, quiet_axes, save_figure
 from voice_biometrics.experiment.run_folder import read_epochs
 
 CONDITIONS = ("clean", "channel")
-COSTS = (
+SIZE_AND_TIME = (
     "num_parameters", "num_parameters_with_head", "macs_3s", "train_s", "train_cpu_s", "inference_s",
 )  # fmt: skip
-BETTER, PERHAPS_BETTER, SAME, PERHAPS_WORSE, WORSE = (
-    "better", "perhaps better", "not distinguishable", "perhaps worse", "worse",
-)  # fmt: skip
+COLOURS = dict(zip(CONDITIONS, (BLUE, VERMILION), strict=True))
+MARKERS = dict(zip(CONDITIONS, ("o", "s"), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """A finished run: its figures, and its EER under each draw of speakers, condition -> (draws,)."""
+    """A finished run: its figures, and condition -> EERs (draws,), see ``statistics.speaker_draws``."""
 
     seed: int
     figures: dict
@@ -51,43 +48,49 @@ class RunResult:
 
     @classmethod
     def read(cls, run: PlannedRun) -> "RunResult":
-        """Read what evaluation.py and the runner wrote."""
+        """Read the output of score_run.py, and time and hardware of the training."""
         folder = run.folder / "study"
-        state = RunState.read(run.folder)
+        state = read_state(run.folder)
         figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         figures |= {
             "train_s": sum(row["train_seconds"] for row in read_epochs(run.folder)),
-            "train_cpu_s": state.train_cpu_s,
-            "hardware": state.hardware,
+            "train_cpu_s": state["train_cpu_s"],
+            "hardware": state["hardware"],
             "num_train_speakers": run.num_speakers,
-            "recipe": run.fingerprint.recipe(),
+            "recipe": recipe_of(run.fingerprint),
         }
         return cls(run.seed, figures, {name: np.load(folder / f"{name}.npy") for name in CONDITIONS})
 
 
-def read_results(tasks: Sequence[Task]) -> dict[str, list[RunResult]]:
-    """Return variant -> its finished runs, those that were made from what the tasks say."""
+def read_results(runs: Sequence[PlannedRun]) -> dict[str, list[RunResult]]:
+    """Return variant -> results of its finished runs; runs whose evaluation is out of date are left out."""
     results: dict[str, list[RunResult]] = {}
-    for task in tasks:
-        state = RunState.read(task.run.folder)
-        if state.trained and state.evaluated_from == task.evaluated_from:
-            results.setdefault(task.run.variant, []).append(RunResult.read(task.run))
+    for run in runs:
+        state = read_state(run.folder)
+        if state.get("trained") and state["evaluated_from"] == run.evaluated_from:
+            results.setdefault(run.variant, []).append(RunResult.read(run))
     return results
 
 
 @dataclass(frozen=True)
 class Study:
-    """The table, and what a reader must know of it."""
+    """The rows of a study, and the facts for its notes.
+
+    rows : one per variant, see the module.
+    num_speakers : held-out speakers.
+    relative_sd : condition -> standard deviation of a run over seeds, a fraction of its EER.
+    num_spread : degrees of freedom of ``relative_sd``.
+    """
 
     rows: pd.DataFrame
     base: str
     num_speakers: int
-    relative_sd: Mapping[str, float]  # condition -> of one run, a share of its EER
-    num_spread: int  # degrees of freedom behind it
+    relative_sd: Mapping[str, float]
+    num_spread: int
 
     @classmethod
     def of(cls, results: Mapping[str, Sequence[RunResult]], base: str) -> "Study":
-        """Compare the variants that have a finished run, name -> runs, with the base if it has one."""
+        """Compare variants, name -> finished runs, with the base if it is among them."""
         num_speakers = next(iter(results.values()))[0].figures["num_valid_speakers"]
         rows = pd.DataFrame([{"variant": name, **_facts(runs)} for name, runs in results.items()])
         spreads = {}
@@ -100,16 +103,16 @@ class Study:
         relative_sd = {name: spread.relative_sd() for name, spread in spreads.items()}
         return cls(rows, base, num_speakers, relative_sd, spreads["clean"].num_spread)
 
-    def of_other_size(self) -> pd.DataFrame:
-        """Return the rows of the base and of the variants that differ in the number of training speakers alone."""
+    def data_sizes(self) -> pd.DataFrame:
+        """Return the rows of the base and of variants that differ from it in the number of training speakers only."""
         is_base = self.rows["variant"] == self.base
-        is_alike = self.rows["recipe"].isin(self.rows.loc[is_base, "recipe"])
-        is_other = ~self.rows["num_train_speakers"].isin(self.rows.loc[is_base, "num_train_speakers"])
-        return self.rows[is_base | (is_alike & is_other)]
+        same_recipe = self.rows["recipe"].isin(self.rows.loc[is_base, "recipe"])
+        same_size = self.rows["num_train_speakers"].isin(self.rows.loc[is_base, "num_train_speakers"])
+        return self.rows[is_base | (same_recipe & ~same_size)]
 
 
 def _facts(runs: Sequence[RunResult]) -> dict:
-    """Return what does not need a comparison."""
+    """Return the columns that need no comparison."""
     figures = pd.DataFrame([run.figures for run in runs])
     facts = {"seeds": " ".join(str(run.seed) for run in runs)}
     for condition in CONDITIONS:
@@ -119,12 +122,12 @@ def _facts(runs: Sequence[RunResult]) -> dict:
         dcfs = pd.DataFrame([run.figures[condition]["min_dcf"] for run in runs]).mean()
         facts |= {f"min_dcf_{prior}_{condition}": value for prior, value in dcfs.items()}
     facts |= {name: figures[name].iloc[0] for name in ("num_train_speakers", "recipe")}
-    facts |= {name: figures[name].astype(float).median() for name in COSTS}
+    facts |= {name: figures[name].astype(float).median() for name in SIZE_AND_TIME}
     return facts | {name: "; ".join(sorted(set(figures[name]))) for name in ("hardware", "inference_hardware")}
 
 
 def _estimates(draws: Mapping[str, np.ndarray], base: str, spread: RunSpread, num_speakers: int) -> dict[str, list]:
-    """Return the columns of one condition, key -> a value a variant."""
+    """Return the columns of one condition: suffix -> one value per variant."""
     means = [mean_over_runs(runs, spread, num_speakers) for runs in draws.values()]
     columns = {
         "": [mean.value for mean in means],
@@ -142,168 +145,133 @@ def _estimates(draws: Mapping[str, np.ndarray], base: str, spread: RunSpread, nu
 
 
 def verdict(found: Estimate, p_holm: float) -> str:
-    """Say what a difference from the base, with its corrected p-value, is worth; lower is better."""
+    """Return the verdict on a difference from the base (lower is better) with its corrected p-value."""
     if found.lower <= 0.0 <= found.upper:
-        return SAME
-    if found.upper < 0.0:
-        return BETTER if p_holm < 0.05 else PERHAPS_BETTER
-    return WORSE if p_holm < 0.05 else PERHAPS_WORSE
+        return "not distinguishable"
+    return ("" if p_holm < 0.05 else "perhaps ") + ("better" if found.upper < 0.0 else "worse")
 
 
-def write_csv(study: Study, path: Path) -> None:
-    """Write the table with all digits."""
-    with written_whole(path) as temporary:
+def write_tables(study: Study, folder: Path) -> None:
+    """Write ``ablations.csv`` and ``ablations.md``."""
+    with written_whole(folder / "ablations.csv") as temporary:
         study.rows.to_csv(temporary, index=False)
-
-
-def write_markdown(study: Study, path: Path) -> None:
-    """Write the table to read, and the notes under it."""
-    with written_whole(path) as temporary:
+    with written_whole(folder / "ablations.md") as temporary:
         temporary.write_text(markdown(study), encoding="utf-8")
 
 
 def markdown(study: Study) -> str:
     """Return the table and its notes as Markdown."""
     priors = [name.split("_")[2] for name in study.rows.columns if name.startswith("min_dcf") and "clean" in name]
-    header = ["variant", "seeds"]
+    columns = ["variant", "seeds"]
     for condition in CONDITIONS:
-        header += [f"EER {condition} %", "± seeds", f"less {study.base} (95 %)", "verdict"]
-    header += [f"minDCF {' / '.join(priors)} clean", "channel", "speakers", "parameters (with head)", "MMACs, 3 s"]
-    header += ["training min (CPU)", "inference ms", "trained on"]
-    lines = [header, ["---"] * len(header), *(_cells(row, priors) for _, row in study.rows.iterrows())]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{table}\n\n" + "\n".join(f"- {note}" for note in notes(study)) + "\n"
+        columns += [f"EER {condition} %", "± seeds", Markdown(f"difference from `{study.base}` (95 % CI)"), "verdict"]
+    columns += [f"minDCF {' / '.join(priors)} clean", "channel", "speakers", "parameters (with head)", "MMACs, 3 s"]
+    columns += ["training min (CPU)", "inference ms", "hardware"]
+    cells = [_cells(row, priors) for _, row in study.rows.iterrows()]
+    return f"{table(columns, cells, left=columns)}\n\n{bullets(_notes(study))}\n"
 
 
-def _cells(row: pd.Series, priors: Sequence[str]) -> list[str]:
-    """Return one row's text."""
-    cells = [f"`{row['variant']}`", row["seeds"]]
+def _cells(row: pd.Series, priors: Sequence[str]) -> list[str | None]:
+    """Return the cells of one variant."""
+    cells = [Markdown(f"`{row['variant']}`"), row["seeds"]]
     for condition in CONDITIONS:
         eer = f"eer_{condition}"
-        ends = [_per_cent(row[f"{eer}_diff{end}"], "+") for end in ("", "_lower", "_upper")]
+        change, lower, upper = (_per_cent(row[f"{eer}_diff{end}"], "+") for end in ("", "_lower", "_upper"))
         cells += [_per_cent(row[eer]), _per_cent(row[f"{eer}_sd"])]
-        cells += ["{} ({} to {})".format(*ends) if ends[0] != "-" else "-", row[f"{eer}_verdict"] or "the base"]
+        cells += [change and f"{change} ({lower} to {upper})", row[f"{eer}_verdict"] or "base"]
     for condition in CONDITIONS:
         cells.append(" / ".join(f"{row[f'min_dcf_{prior}_{condition}']:.3f}" for prior in priors))
-    cells += [
+    cpu = MISSING if np.isnan(row["train_cpu_s"]) else f"{row['train_cpu_s'] / 60:.0f}"
+    return [
+        *cells,
         f"{row['num_train_speakers']:,}",
         f"{row['num_parameters']:,.0f} ({row['num_parameters_with_head']:,.0f})",
+        f"{row['macs_3s'] / 1e6:,.0f}",
+        f"{row['train_s'] / 60:.0f} ({cpu})",
+        f"{1000 * row['inference_s']:.1f}",
+        row["hardware"],
     ]
-    cpu = "-" if np.isnan(row["train_cpu_s"]) else f"{row['train_cpu_s'] / 60:.0f}"
-    cells += [f"{row['macs_3s'] / 1e6:,.0f}", f"{row['train_s'] / 60:.0f} ({cpu})", f"{1000 * row['inference_s']:.1f}"]
-    return [*cells, row["hardware"]]
 
 
-def _per_cent(rate: float, sign: str = "") -> str:
-    return "-" if np.isnan(rate) else f"{100 * rate:{sign}.2f}"
+def _per_cent(rate: float, sign: str = "") -> str | None:
+    return None if np.isnan(rate) else f"{100 * rate:{sign}.2f}"
 
 
-def notes(study: Study) -> list[str]:
-    """Say what a reader of the table must know."""
+def _notes(study: Study) -> list[Markdown]:
+    """Return the notes below the table."""
     num_compared = max(0, len(study.rows) - 1) if study.base in set(study.rows["variant"]) else 0
-    return [
-        "Sorted by the EER under `channel`; all figures are of the held-out speakers of the training part, the same "
-        "for all variants. They chose each run's checkpoint, and whoever takes the first row chooses by them again: "
-        "expect a higher EER on other speakers.",
-        f"The 95 % intervals are over {study.num_speakers} speakers {_about_seeds(study)}",
-        f"`not distinguishable`: the interval of the difference holds 0. With {num_compared} comparisons in each "
-        f"condition about {0.05 * num_compared:.2g} intervals leave it out by chance alone; so `better` and `worse` "
-        "also have a p-value below 0.05 after Holm's correction for all of them, `perhaps better` and `perhaps worse` "
-        "have not.",
-        "Parameters and multiply-accumulates (convolutions and matrix products, features left out) are those of the "
-        "embedding network; inference is from samples to embedding of 3 s on one CPU thread, the median of 20; "
-        "training is the time of the epochs, the CPU time that of the whole process (-: it was stopped in between). "
-        "Times of runs that went on side by side, or on a busy machine, are too long. minDCF: c_miss = c_fa = 1.",
-    ]
-
-
-def _about_seeds(study: Study) -> str:
-    """Say what is known of the spread of runs."""
-    if not study.num_spread:
-        return (
-            "only: no variant has a second seed, so how much runs differ by chance is not known, and the intervals "
-            "are too narrow. Give two --seeds or more."
-        )
     sds = ", ".join(f"{name} {100 * sd:.1f} %" for name, sd in study.relative_sd.items())
-    return (
-        "and over seeds. Runs that differ in nothing but the seed have this standard deviation, as a share of their "
-        f"EER: {sds} (pooled over the variants with two seeds or more, {study.num_spread} degrees of freedom; taken "
-        "for those with one seed too)."
+    seeds = (
+        f"and over seeds. Standard deviation over seeds, as a share of the EER: {sds} (pooled over the variants with "
+        f"two or more seeds, {study.num_spread} degrees of freedom; used for variants with one seed too)."
+        if study.num_spread
+        else "only: no variant has a second seed, so the intervals are too narrow. Give two or more --seeds."
     )
-
-
-COLOURS = dict(zip(CONDITIONS, (BLUE, VERMILION), strict=True))
-MARKERS = dict(zip(CONDITIONS, ("o", "s"), strict=True))
-
-LEGEND = "filled: better or worse than the base (black) beyond chance; bars: 95 % intervals; dots: seeds"
+    texts = (
+        "Sorted by the EER under `channel`. All figures are for the same held-out speakers of the training part, which "
+        "also selected the checkpoints; picking the best row selects on them again, so expect a higher EER on other "
+        "speakers.",
+        f"95 % confidence intervals (CI) are over {study.num_speakers} speakers {seeds}",
+        f"`not distinguishable`: the interval of the difference contains 0. With {num_compared} comparisons in each "
+        f"condition, about {0.05 * num_compared:.2g} intervals exclude 0 by chance; `better` and `worse` also have a "
+        "p-value below 0.05 after Holm's correction for all of them, `perhaps better` and `perhaps worse` have not.",
+        "Parameters and multiply-accumulates (convolutions and matrix products) are those of the embedding network, "
+        "without features. Inference: from 3 s of samples to the embedding on one CPU thread, median of 20. Training: "
+        f"time of the epochs (CPU time of the process; {MISSING} if it was interrupted). Times on a busy machine, or "
+        "with several --jobs, are too long. minDCF: c_miss = c_fa = 1.",
+    )
+    return [Markdown(text) for text in texts]
 
 
 def plot_variants(rows: pd.DataFrame, base: str, path: Path) -> None:
-    """Write the picture of ``variants_figure`` to ``path`` (PNG)."""
-    save_figure(variants_figure(rows, base), path)
+    """Plot mean EER, 95 % interval and seeds of each variant, one panel per condition (PNG).
 
-
-def plot_data_size(rows: pd.DataFrame, path: Path) -> None:
-    """Write the picture of ``data_size_figure`` to ``path`` (PNG)."""
-    save_figure(data_size_figure(rows), path)
-
-
-def variants_figure(rows: pd.DataFrame, base: str) -> Figure:
-    """Draw a line a variant, the best at the top, in a panel a condition: mean EER, its interval, and each seed.
-
-    A filled mark is better or worse than the base after correction for the number of variants. The intervals share the
-    speakers, so that two that overlap can differ all the same.
+    Filled markers differ from the base after correction for the number of variants. Intervals share the speakers, so
+    variants with overlapping intervals can still differ.
     """
     figure = Figure(figsize=(9.0, 1.9 + 0.34 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(CONDITIONS), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(CONDITIONS), sharey=True)
     for panel, condition in zip(panels, CONDITIONS, strict=True):
         _draw_variants(panel, rows, condition, base)
     panels[0].set_yticks(range(len(rows)), rows["variant"])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    figure.suptitle(LEGEND, fontsize=9)
-    return figure
+    figure.suptitle("filled: better or worse than the base (black); bars: 95 % CI; dots: seeds", fontsize=9)
+    save_figure(figure, path)
 
 
 def _draw_variants(panel: Axes, rows: pd.DataFrame, condition: str, base: str) -> None:
-    """Draw one condition: marks, bars, seeds, and a line at the base."""
-    eer, colour, marker = f"eer_{condition}", COLOURS[condition], MARKERS[condition]
-    for place, (_, row) in enumerate(rows.iterrows()):
-        lower, mean, upper = (100 * row[f"{eer}{end}"] for end in ("_lower", "", "_upper"))
-        is_base = row["variant"] == base
-        told_apart = row[f"{eer}_verdict"] in (BETTER, WORSE)
+    """Draw markers, intervals and seeds of one condition, and a line at the base."""
+    for place, row in enumerate(rows.to_dict("records")):
+        lower, mean, upper = (100 * row[f"eer_{condition}{end}"] for end in ("_lower", "", "_upper"))
+        colour, is_base = COLOURS[condition], row["variant"] == base
         panel.plot([lower, upper], [place, place], color=colour, linewidth=1.2, zorder=2)
-        face = BLACK if is_base else colour if told_apart else "white"
-        panel.plot(
-            mean, place, marker, color=BLACK if is_base else colour, markerfacecolor=face, markersize=7, zorder=3
-        )
-        seeds = [100 * float(value) for value in str(row[f"{eer}_seeds"]).split()]
-        panel.plot(seeds, [place + 0.25] * len(seeds), ".", color="0.4", markersize=4, zorder=2)
         if is_base:
+            colour = BLACK
             panel.axvline(mean, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
+        face = colour if is_base or row[f"eer_{condition}_verdict"] in ("better", "worse") else "white"
+        panel.plot(mean, place, MARKERS[condition], color=colour, markerfacecolor=face, markersize=7, zorder=3)
+        seeds = [100 * float(value) for value in str(row[f"eer_{condition}_seeds"]).split()]
+        panel.plot(seeds, [place + 0.25] * len(seeds), ".", color="0.4", markersize=4, zorder=2)
     panel.set_xlabel(f"EER on held-out speakers, {condition} (%)")
     panel.set_xlim(left=0.0)
     quiet_axes(panel)
 
 
-def data_size_figure(rows: pd.DataFrame) -> Figure:
-    """Draw the EER with its interval against the number of speakers trained on, both axes logarithmic."""
+def plot_data_size(rows: pd.DataFrame, path: Path) -> None:
+    """Plot the EER with its 95 % interval against the number of training speakers, on logarithmic axes (PNG)."""
     rows = rows.sort_values("num_train_speakers")
     speakers = rows["num_train_speakers"].to_numpy(float)
     figure = Figure(figsize=(7.0, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for condition in CONDITIONS:
         lower, mean, upper = (100 * rows[f"eer_{condition}{end}"].to_numpy() for end in ("_lower", "", "_upper"))
-        errors = np.abs([mean - lower, upper - mean])
-        style = {"color": COLOURS[condition], "marker": MARKERS[condition], "capsize": 3, "label": condition}
-        axes.errorbar(speakers, mean, errors, **style)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+        look = {"color": COLOURS[condition], "marker": MARKERS[condition], "capsize": 3, "label": condition}
+        axes.errorbar(speakers, mean, np.abs([mean - lower, upper - mean]), **look)
+    axes.set(xscale="log", yscale="log", xlabel="training speakers", ylabel="EER on held-out speakers (%)")
     axes.set_xticks(speakers, [f"{row.variant}\n{row.num_train_speakers:,}" for row in rows.itertuples()], fontsize=8)
     axes.xaxis.set_minor_formatter(NullFormatter())
-    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_formatter(ScalarFormatter())
-    axes.set_xlabel("speakers trained on")
-    axes.set_ylabel("EER on held-out speakers (%)")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.legend(frameon=False)
     quiet_axes(axes)
-    return figure
+    save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates against numbers worked out by hand."""
+"""Parameters and multiply-accumulates against hand-computed numbers."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from voice_biometrics.ablation.score_run import count_macs, count_parameters, describe_hardware, time_inference
 
-FRAMES = 301  # of 3 s with a hop of 160 samples, and one
+FRAMES = 301  # in 3 s with a hop of 160 samples
 
 
 class Frames(nn.Module):
@@ -22,7 +22,7 @@ class Unchanged(nn.Module):
 
 
 class Network(nn.Module):
-    """Applies ``layer`` to (utterances, frames, 80), or to its transpose, and means over the frames."""
+    """Apply ``layer`` to (utterances, frames, 80), or to its transpose, and average over frames."""
 
     def __init__(self, layer: nn.Module, transposed: bool) -> None:
         super().__init__()
@@ -38,29 +38,30 @@ def modules(layer: nn.Module, transposed: bool = False) -> nn.ModuleDict:
     return nn.ModuleDict({**parts, "embedding_model": Network(layer, transposed)})
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_macs_of_a_convolution_are_taps_times_channels_times_frames(groups):
-    layer = nn.Conv1d(80, 16, kernel_size=5, padding=2, groups=groups)
-    assert count_macs(modules(layer, transposed=True), 16000) == FRAMES * 16 * (80 // groups) * 5
-
-
-def test_macs_of_a_linear_layer():
-    assert count_macs(modules(nn.Linear(80, 7)), 16000) == FRAMES * 80 * 7
-
-
-def test_macs_of_a_transformer_layer_include_its_attention():
-    layer = nn.TransformerEncoderLayer(80, nhead=4, dim_feedforward=32, batch_first=True)
-    projections, attention, feedforward = 4 * 80 * 80, 2 * 80 * FRAMES, 2 * 80 * 32
-    assert count_macs(modules(layer), 16000) == FRAMES * (projections + attention + feedforward)
+@pytest.mark.parametrize(
+    "layer, transposed, macs_per_frame",
+    [
+        (nn.Conv1d(80, 16, kernel_size=5, padding=2), True, 16 * 80 * 5),
+        (nn.Conv1d(80, 16, kernel_size=5, padding=2, groups=4), True, 16 * 20 * 5),
+        (nn.Linear(80, 7), False, 80 * 7),
+        (
+            nn.TransformerEncoderLayer(80, nhead=4, dim_feedforward=32, batch_first=True),
+            False,
+            4 * 80 * 80 + 2 * 80 * FRAMES + 2 * 80 * 32,  # projections, attention, feed-forward
+        ),
+    ],
+)
+def test_macs_of_one_layer(layer, transposed, macs_per_frame):
+    assert count_macs(modules(layer, transposed), 16000) == FRAMES * macs_per_frame
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_parameters_are_those_that_are_learnt():
+def test_trainable_parameters_are_counted():
     layer = nn.Sequential(nn.Conv1d(80, 16, 5), nn.BatchNorm1d(16))
     assert count_parameters([layer, nn.Linear(16, 3)]) == 80 * 16 * 5 + 16 + 2 * 16 + 16 * 3 + 3
 
 
-def test_a_network_takes_time_on_one_thread_and_the_threads_come_back():
+def test_inference_is_timed_on_one_thread_and_the_number_of_threads_is_restored():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -68,7 +69,4 @@ def test_a_network_takes_time_on_one_thread_and_the_threads_come_back():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-def test_the_processor_is_named_with_its_threads():
     assert describe_hardware("cpu", 2).endswith(", 2 threads") and len(describe_hardware("cpu", 1)) > len(", 1 thread")
