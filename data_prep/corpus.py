@@ -12,6 +12,8 @@ from typing import NamedTuple
 from voice_biometrics.common.audio_files import list_audio, without_suffix
 from voice_biometrics.common.errors import InputError
 
+MAX_SKIPPED = 0.01  # fraction of the training files that may be unusable
+
 
 class Utterance(NamedTuple):
     """An audio file of one speaker; its header is read later."""
@@ -31,6 +33,7 @@ class Corpus:
     test: list[Utterance] = field(default_factory=list)
     trial_list: Path | None = None  # None: all pairs of test utterances
     hint: str = ""  # added to the error if no training utterance is left: the reason and the way out
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (file, reason), for skipped.csv
 
 
 def need_folder(folder: Path, expected: str) -> Path:

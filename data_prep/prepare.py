@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.corpus import Corpus, Utterance
+from data_prep.corpus import MAX_SKIPPED, Corpus, Utterance
 from data_prep.settings import Settings
 from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
 from voice_biometrics.common.audio_files import read_headers
@@ -25,7 +25,6 @@ from voice_biometrics.common.trial_lists import check_speakers, make_trials, rea
 
 logger = logging.getLogger(__name__)
 
-MAX_SKIPPED = 0.01  # fraction of the training files
 FORMAT_VERSION = 1  # incremented when the same settings produce other manifests
 
 
@@ -82,7 +81,7 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
     if valid_amount and parts.valid.empty and len(parts.train):
         logger.warning("%s: no speaker has two utterances, so none is held out", label)
     parts.train = keep_speakers(parts.train, settings.train_speakers, settings.split_seed)
-    return parts, skipped
+    return parts, pd.concat([skipped, pd.DataFrame(corpus.left_out, columns=skipped.columns)])
 
 
 def _read_part(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep.corpora import librispeech, speechocean762
+from data_prep.corpora import common_voice, librispeech, speechocean762
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from voice_biometrics.common.manifest import read_manifest
@@ -38,6 +38,28 @@ def test_both_joined_train_on_all_librispeech_speakers_and_hold_out_the_same_of_
     prepare(Settings("speechocean762", folders[0]), tmp_path / "alone")
     joined = read_manifest(tmp_path / "joined" / "valid.csv")["spk_id"].str.removeprefix("speechocean762-")
     assert set(joined) == set(read_manifest(tmp_path / "alone" / "valid.csv")["spk_id"])
+
+
+def test_common_voice_excerpt_has_2254_speakers_in_59_languages_with_unique_short_ids(shared):
+    folder = shared / "corpora" / "common_voice_excerpt"
+    corpus = common_voice.find_utterances(folder, "")
+    assert len(corpus.train) == 5296 and corpus.left_out == []
+    assert len({utterance.utt_id for utterance in corpus.train}) == 5296
+    speakers = {utterance.spk_id for utterance in corpus.train}
+    assert len(speakers) == 2254 and {len(spk_id) for spk_id in speakers} == {8}
+    assert len({utterance.metadata["language"] for utterance in corpus.train}) == 59
+    assert {utterance.metadata["gender"] for utterance in corpus.train} == {"m", "f", "other", ""}
+    german = common_voice.find_utterances(folder / "de", "").train
+    assert {utterance.spk_id for utterance in german} < speakers and len(german) == 93
+
+
+def test_common_voice_holds_out_speakers_with_two_clips_or_more(shared, tmp_path):
+    folder = shared / "corpora" / "common_voice_excerpt"
+    record = prepare(Settings("common_voice", str(folder), valid_speakers=60), tmp_path)
+    assert record["num_speakers"] == 2254 - 60 and record["num_skipped"] == 0
+    held_out = read_manifest(tmp_path / "valid.csv")
+    assert held_out["spk_id"].value_counts().min() >= 2
+    assert len(held_out) + len(read_manifest(tmp_path / "train.csv")) == 5296
 
 
 @pytest.mark.parametrize("column, counted", [("target", 18_802), ("enrol_id", 37_611)])

@@ -99,7 +99,8 @@ def unreadable_reason(path: str | Path, error: Exception) -> str:
     for pattern, description in FOREIGN_CONTENT:
         if pattern.match(head):
             return description
-    return str(getattr(error, "error_string", "") or "no audio").strip(" .")
+    reason = str(getattr(error, "error_string", "") or "no audio").strip(" .")
+    return "unknown format" if reason.startswith("File does not exist") else reason  # libsndfile, of a broken MP3
 
 
 def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:

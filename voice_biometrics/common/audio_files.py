@@ -27,6 +27,7 @@ NUM_THREADS = 16  # libsndfile releases the GIL; the threads wait for the disk
 CHUNK = 256  # files per task
 CLAIMED_SIZE = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)$", re.MULTILINE)
 UNKNOWN_SIZE = 0x7FFF0000  # writers of streams put this size or a larger one in the header
+TRUNCATED = "truncated: shorter than its header says"
 TOLERATED_BYTES = 64  # some writers count the header as data
 MP3_LENGTH = re.compile(rb"Xing|Info|VBRI")  # in the first frame
 MP3_HEAD_BYTES = 1 << 16
@@ -58,17 +59,17 @@ def read_headers(paths: Sequence[Path], label: str, decode: bool = False) -> lis
 def read_header(path: Path, decode: bool = False) -> Header:
     """Read the header of one file.
 
-    A length that cannot be trusted is checked: the last sample of a FLAC, which stores its length up front, is decoded,
-    and an MP3 without a stored length is decoded and counted.
+    A length that cannot be trusted is checked: the last sample of FLAC and MP3 with a stored length is decoded, and an
+    MP3 without a stored length is decoded and counted.
     """
     try:
         with open_audio(path) as audio:
             frames, fault = audio.frames, _fault(audio)
-            if audio.format == "FLAC" and frames:
-                audio.seek(frames - 1)
-                audio.read(1)
-            elif audio.format == "MP3" and not MP3_LENGTH.search(_head(path)):
+            if audio.format == "MP3" and not MP3_LENGTH.search(_head(path)):
                 frames = sum(len(block) for block in audio.blocks(blocksize=1 << 18, dtype="float32"))
+            elif audio.format in ("FLAC", "MP3") and frames:
+                audio.seek(frames - 1)
+                fault = fault if len(audio.read(1)) else TRUNCATED
             if decode and not fault:
                 with open_audio(path) as again:
                     fault = _fault_of_samples(again, frames)
@@ -89,7 +90,7 @@ def _fault(audio: soundfile.SoundFile) -> str:
     if audio.format in WAV_FORMATS and (sizes := CLAIMED_SIZE.search(audio.extra_info)):
         claimed, actual = map(int, sizes.groups())
         if claimed < UNKNOWN_SIZE and claimed - actual > TOLERATED_BYTES:
-            return "truncated: shorter than its header says"
+            return TRUNCATED
     return ""
 
 
@@ -100,7 +101,7 @@ def _fault_of_samples(audio: soundfile.SoundFile, num_frames: int) -> str:
         loudest = max(loudest, float(np.abs(block).max(initial=0.0)) if np.isfinite(block).all() else np.inf)
         num_samples += len(block)
     if num_samples != num_frames:
-        return "truncated: shorter than its header says"
+        return TRUNCATED
     if loudest == np.inf:
         return "samples that are NaN or infinite"
     return "" if loudest else "silent: all samples are zero"

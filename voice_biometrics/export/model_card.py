@@ -100,6 +100,11 @@ CORPORA = {  # corpus -> what it is, its licence, what to know of it
         "figures flatter.",
     ),
     "librispeech": ("read English audiobooks", "CC BY 4.0", "Most speakers were recorded with one microphone each."),
+    "common_voice": (
+        "sentences read by volunteers in many languages, each on their own device",
+        "CC0; users agree not to try to identify a speaker",
+        "A speaker is an anonymous ID: one person may have several, and several people may share one.",
+    ),
     "voxceleb": (
         "interviews from video sites, many languages",
         "metadata and lists CC BY 4.0; the recordings belong to their owners",

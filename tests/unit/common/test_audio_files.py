@@ -20,7 +20,7 @@ def cut(path, share: float):
     path.write_bytes(content[: int(len(content) * share)])
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
 def test_a_truncated_file_is_at_fault(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)

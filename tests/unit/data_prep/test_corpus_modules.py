@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.corpora import common_voice, librispeech, speaker_folders, speechocean762, voxceleb
+from data_prep.corpora import librispeech, speaker_folders, speechocean762, voxceleb
 from voice_biometrics.common.audio_files import list_audio
 from voice_biometrics.common.errors import InputError
 
@@ -223,69 +223,3 @@ class TestVoxceleb:
         )
         first = voxceleb.find_utterances(tmp_path, "").train[0]
         assert dict(first.metadata) == {"gender": "m", "nationality": "Ireland"}
-
-
-class TestCommonVoice:
-    HEADER = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"
-    ANNA, BERT = "a" * 9 + "b" * 119, "a" * 9 + "c" * 119  # equal in their first nine characters
-
-    def write(self, folder: Path, *rows: tuple, clips: bool = True) -> Path:
-        """Write one language with rows of (client_id, clip, sentence, up, down); return the folder above it."""
-        (folder / "clips").mkdir(parents=True)
-        lines = [self.HEADER] + ["\t".join(map(str, row)) + "\ttwenties\tfemale\t\tde\t" for row in rows]
-        (folder / "validated.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for row in rows if clips else ():
-            (folder / "clips" / row[1]).write_bytes(b"mp3")
-        return folder.parent
-
-    def test_a_release_has_shortened_speakers_and_metadata_in_all_languages(self, tmp_path):
-        self.write(tmp_path / "cv-corpus-6.1" / "de", (self.ANNA, "de_1.mp3", "Guten Tag", 2, 0))
-        rows = (self.BERT, "fr_1.mp3", "Bonjour", 2, 1), (self.ANNA, "fr_2.mp3", "Merci", 3, 0)
-        self.write(tmp_path / "cv-corpus-6.1" / "fr", *rows)
-        found = common_voice.find_utterances(tmp_path, "").train
-        assert [(u.utt_id, u.spk_id) for u in found] == [
-            ("de_1", "aaaaaaaaab"),
-            ("fr_1", "aaaaaaaaac"),
-            ("fr_2", "aaaaaaaaab"),
-        ]
-        assert found[0].path == "cv-corpus-6.1/de/clips/de_1.mp3"
-        expected = {"gender": "f", "age_group": "twenties", "accent": "", "language": "de"}
-        assert found[0].metadata == expected
-
-    def test_one_language_folder_alone_is_read(self, tmp_path):
-        self.write(tmp_path / "de", (self.ANNA, "1.mp3", "Ja", 2, 0))
-        assert common_voice.find_utterances(tmp_path / "de", "").train[0].path == "clips/1.mp3"
-
-    def test_quotes_and_tabs_belong_to_the_sentence_and_rejected_clips_are_left_out(self, tmp_path):
-        rows = (self.ANNA, "1.mp3", 'He said "no\tno', 2, 0), (self.ANNA, "2.mp3", '"', 1, 2)
-        root = self.write(tmp_path / "en", *rows, (self.BERT, "3.mp3", "Fine", 2, 2))
-        found = common_voice.find_utterances(root, "").train
-        assert ids(found) == ["1", "3"] and found[0].metadata["gender"] == "f"
-
-    @pytest.mark.parametrize("num_missing, refused", [(1, False), (2, True)])
-    def test_missing_clips_are_left_out_up_to_one_per_cent(self, tmp_path, num_missing, refused):
-        root = self.write(tmp_path / "en", *((self.ANNA, f"{n}.mp3", "a", 2, 0) for n in range(100)))
-        for number in range(num_missing):
-            (tmp_path / "en" / "clips" / f"{number}.mp3").unlink()
-        if refused:
-            with pytest.raises(InputError, match="2 of 100.*clips/0.mp3"):
-                common_voice.find_utterances(root, "")
-        else:
-            assert len(common_voice.find_utterances(root, "").train) == 99
-
-    @pytest.mark.parametrize(
-        "text, named",
-        [
-            ("client_id\tpath\n", "no column sentence"),
-            (HEADER + "\n", "no rows"),
-            (HEADER + "\nabc\t1.mp3\tfoo\n", "line 2"),
-            (HEADER + "\nabc\t1.mp3\tfoo\tmany\t0\t\t\t\t\t\n", "line 2"),
-            (None, "found none"),
-        ],
-    )
-    def test_a_malformed_or_missing_table_is_refused(self, tmp_path, text, named):
-        (tmp_path / "en").mkdir()
-        if text is not None:
-            (tmp_path / "en" / "validated.tsv").write_text(text)
-        with pytest.raises(InputError, match=named):
-            common_voice.find_utterances(tmp_path, "")
