@@ -34,13 +34,10 @@ from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from voice_biometrics.ablation.fingerprint import digest
 from voice_biometrics.ablation.plan import ManifestsOf, PlannedRun, Request, find_variants, plan_runs, split_overrides
-from voice_biometrics.ablation.results import Study, plot_data_size, plot_variants, read_results, write_tables
-from voice_biometrics.ablation.runner import LOG, ROOT, Failure, Runner, make_places
+from voice_biometrics.ablation.results import write_results
+from voice_biometrics.ablation.runner import LOG, TRIALS, Failure, carry_out, make_places
 from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.experiment.run_folder import only_run_in
-
-TRAINING = ROOT / "train.py"
-EVALUATION = ROOT / "voice_biometrics" / "ablation" / "score_run.py"
 
 
 @tell_input_errors
@@ -49,15 +46,15 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options, request = read_request(arguments)
     with manifest_folder(request, options.dry_run) as folder:
-        runs = plan_runs(request, manifests_in(folder / "manifests"), folder / "trials")
+        runs = plan_runs(request, manifests_in(folder / "manifests"), folder / TRIALS)
         print_plan(runs)
         if options.dry_run:
             return
-        runner = Runner(TRAINING, EVALUATION, folder / "trials", request.folder)
-        missing = [run for run in runs if run.action != "keep"]
         places = make_places(options.jobs or max(1, len(options.devices)), options.devices)
-        failures = runner.carry_out(missing, places, after_each=lambda: compare(runs, request))
-        plot(compare(runs, request), request.folder)
+        missing = [run for run in runs if run.action != "keep"]
+        write = functools.partial(write_results, runs, request.base, request.folder)
+        failures = carry_out(missing, places, request.folder, after_each=write)
+        write()
     print_results(failures, request)
     sys.exit(1 if failures else 0)
 
@@ -127,26 +124,6 @@ def print_plan(runs: Sequence[PlannedRun]) -> None:
     print(f"{len(runs)} runs, {num_kept} kept; {sum(run.epochs_to_do for run in runs)} epochs to train\n", flush=True)
 
 
-def compare(runs: Sequence[PlannedRun], request: Request) -> Study | None:
-    """Write the tables of all finished runs; None if there are none."""
-    results = read_results(runs)
-    if not results:
-        return None
-    study = Study.of(results, request.base)
-    write_tables(study, request.folder)
-    return study
-
-
-def plot(study: Study | None, folder: Path) -> None:
-    """Plot the variants and, where it differs, the number of training speakers."""
-    if study is None:
-        return
-    plot_variants(study.rows, study.base, folder / "ablations.png")
-    sizes = study.data_sizes()
-    if len(sizes) > 1:
-        plot_data_size(sizes, folder / "data_size.png")
-
-
 def print_results(failures: Sequence[Failure], request: Request) -> None:
     """Print the table, each failure with the last lines of its log, and the next step."""
     table = request.folder / "ablations.md"
@@ -154,7 +131,7 @@ def print_results(failures: Sequence[Failure], request: Request) -> None:
     for failure in failures:
         print(f"FAILED  {failure.run.name}: {failure.step} ended with status {failure.status}; last lines of its log:")
         print("".join(f"    {line}\n" for line in failure.last_lines()) + f"    (log: {failure.run.folder / LOG})\n")
-    print(f"Written to {request.folder}: {', '.join(sorted(file.name for file in request.folder.glob('*.*')))}")
+    print(f"Written to {request.folder}: {', '.join(sorted(file.name for file in request.folder.glob('[a-z]*.*')))}")
     if failures:
         print(f"{len(failures)} runs failed: fix the cause and repeat the command; finished runs are kept")
 

@@ -13,7 +13,7 @@ from tests.conftest import write_speakers
 from voice_biometrics.ablation import score_run
 from voice_biometrics.ablation.fingerprint import manifest_digests
 from voice_biometrics.ablation.plan import Request, plan_runs
-from voice_biometrics.ablation.results import RunResult
+from voice_biometrics.ablation.results import read_result
 from voice_biometrics.ablation.statistics import NUM_REPLICATES
 from voice_biometrics.common.files import write_json
 from voice_biometrics.experiment.run_folder import read_epochs
@@ -54,7 +54,7 @@ def test_the_clean_eer_is_that_of_the_best_epoch_and_the_channel_changes_it(run)
 
 
 def test_size_and_time_of_a_run_are_recorded(run):
-    result = RunResult.read(run)
+    result = read_result(run)
     figures = result.figures
     assert figures["num_parameters_with_head"] == figures["num_parameters"] + 4 * 16
     assert figures["macs_3s"] > 1e6 and figures["inference_s"] > 0 and figures["train_s"] > 0

@@ -32,6 +32,7 @@ EVALUATION_CODE = tuple(
         "evaluation/trained_run.py", "ablation/score_run.py", "ablation/statistics.py",
     )
 )  # fmt: skip
+STATE = "study.json"
 MAX_REASONS = 3  # printed for one run
 
 ManifestsOf = Callable[[dict], tuple[Path, int]]  # plain hparams -> manifest folder, number of training speakers
@@ -106,7 +107,7 @@ class PlannedRun:
 def read_state(run_folder: Path) -> dict:
     """Return the content of ``study.json``, empty if there is none; the runner documents its keys."""
     try:
-        return json.loads((run_folder / "study.json").read_text(encoding="utf-8"))
+        return json.loads((run_folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,38 +39,12 @@ COLOURS = dict(zip(CONDITIONS, (BLUE, VERMILION), strict=True))
 MARKERS = dict(zip(CONDITIONS, ("o", "s"), strict=True))
 
 
-@dataclass(frozen=True, eq=False)
-class RunResult:
-    """A finished run: its figures, and condition -> EERs (draws,), see ``statistics.speaker_draws``."""
+class RunResult(NamedTuple):
+    """A finished run: seed, figures, and condition -> EERs (draws,), see ``statistics.speaker_draws``."""
 
     seed: int
     figures: dict
     draws: Mapping[str, np.ndarray]
-
-    @classmethod
-    def read(cls, run: PlannedRun) -> "RunResult":
-        """Read the output of score_run.py, and time and hardware of the training."""
-        folder = run.folder / "study"
-        state = read_state(run.folder)
-        figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-        figures |= {
-            "train_s": sum(row["train_seconds"] for row in read_epochs(run.folder)),
-            "train_cpu_s": state["train_cpu_s"],
-            "hardware": state["hardware"],
-            "num_train_speakers": run.num_speakers,
-            "recipe": recipe_of(run.fingerprint),
-        }
-        return cls(run.seed, figures, {name: np.load(folder / f"{name}.npy") for name in CONDITIONS})
-
-
-def read_results(runs: Sequence[PlannedRun]) -> dict[str, list[RunResult]]:
-    """Return variant -> results of its finished runs; runs whose evaluation is out of date are left out."""
-    results: dict[str, list[RunResult]] = {}
-    for run in runs:
-        state = read_state(run.folder)
-        if state.get("trained") and state["evaluated_from"] == run.evaluated_from:
-            results.setdefault(run.variant, []).append(RunResult.read(run))
-    return results
 
 
 @dataclass(frozen=True)
@@ -92,16 +67,23 @@ class Study:
     def of(cls, results: Mapping[str, Sequence[RunResult]], base: str) -> "Study":
         """Compare variants, name -> finished runs, with the base if it is among them."""
         num_speakers = next(iter(results.values()))[0].figures["num_valid_speakers"]
-        rows = pd.DataFrame([{"variant": name, **_facts(runs)} for name, runs in results.items()])
+        rows = {name: {"variant": name, **_facts(runs)} for name, runs in results.items()}
         spreads = {}
         for condition in CONDITIONS:
             draws = {name: np.stack([run.draws[condition] for run in runs]) for name, runs in results.items()}
-            spreads[condition] = RunSpread.of(list(draws.values()))
-            found = _estimates(draws, base, spreads[condition], num_speakers)
-            rows = rows.assign(**{f"eer_{condition}{key}": values for key, values in found.items()})
-        rows = rows.sort_values([f"eer_{name}" for name in reversed(CONDITIONS)], ignore_index=True)
+            spreads[condition] = spread = RunSpread.of(list(draws.values()))
+            others = [name for name in draws if name != base and base in draws]
+            changes = {name: difference(draws[name], draws[base], spread, num_speakers) for name in others}
+            p_holm = dict(zip(others, holm([change.p_value for change in changes.values()]), strict=True))
+            for name, row in rows.items():
+                mean, change = mean_over_runs(draws[name], spread, num_speakers), changes.get(name)
+                row |= _columns(f"eer_{condition}", mean) | _columns(f"eer_{condition}_diff", change)
+                row[f"eer_{condition}_p_holm"] = p_holm.get(name, np.nan)
+                row[f"eer_{condition}_verdict"] = verdict(change, p_holm[name]) if change else ""
+        table = pd.DataFrame(rows.values())
+        table = table.sort_values([f"eer_{name}" for name in reversed(CONDITIONS)], ignore_index=True)
         relative_sd = {name: spread.relative_sd() for name, spread in spreads.items()}
-        return cls(rows, base, num_speakers, relative_sd, spreads["clean"].num_spread)
+        return cls(table, base, num_speakers, relative_sd, spreads["clean"].num_spread)
 
     def data_sizes(self) -> pd.DataFrame:
         """Return the rows of the base and of variants that differ from it in the number of training speakers only."""
@@ -109,6 +91,44 @@ class Study:
         same_recipe = self.rows["recipe"].isin(self.rows.loc[is_base, "recipe"])
         same_size = self.rows["num_train_speakers"].isin(self.rows.loc[is_base, "num_train_speakers"])
         return self.rows[is_base | (same_recipe & ~same_size)]
+
+
+def write_results(runs: Sequence[PlannedRun], base: str, folder: Path) -> None:
+    """Write tables and plots of the finished runs to ``folder``; nothing if there are none.
+
+    Runs whose evaluation is out of date are left out.
+    """
+    results: dict[str, list[RunResult]] = {}
+    for run in runs:
+        state = read_state(run.folder)
+        if state.get("trained") and state["evaluated_from"] == run.evaluated_from:
+            results.setdefault(run.variant, []).append(read_result(run))
+    if not results:
+        return
+    study = Study.of(results, base)
+    with written_whole(folder / "ablations.csv") as temporary:
+        study.rows.to_csv(temporary, index=False)
+    with written_whole(folder / "ablations.md") as temporary:
+        temporary.write_text(markdown(study), encoding="utf-8")
+    plot_variants(study.rows, base, folder / "ablations.png")
+    sizes = study.data_sizes()
+    if len(sizes) > 1:
+        plot_data_size(sizes, folder / "data_size.png")
+
+
+def read_result(run: PlannedRun) -> RunResult:
+    """Return the output of score_run.py for a run, with time and hardware of its training."""
+    folder = run.folder / "study"
+    state = read_state(run.folder)
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    figures |= {
+        "train_s": sum(row["train_seconds"] for row in read_epochs(run.folder)),
+        "train_cpu_s": state["train_cpu_s"],
+        "hardware": state["hardware"],
+        "num_train_speakers": run.num_speakers,
+        "recipe": recipe_of(run.fingerprint),
+    }
+    return RunResult(run.seed, figures, {name: np.load(folder / f"{name}.npy") for name in CONDITIONS})
 
 
 def _facts(runs: Sequence[RunResult]) -> dict:
@@ -126,37 +146,17 @@ def _facts(runs: Sequence[RunResult]) -> dict:
     return facts | {name: "; ".join(sorted(set(figures[name]))) for name in ("hardware", "inference_hardware")}
 
 
-def _estimates(draws: Mapping[str, np.ndarray], base: str, spread: RunSpread, num_speakers: int) -> dict[str, list]:
-    """Return the columns of one condition: suffix -> one value per variant."""
-    means = [mean_over_runs(runs, spread, num_speakers) for runs in draws.values()]
-    columns = {
-        "": [mean.value for mean in means],
-        "_lower": [mean.lower for mean in means],
-        "_upper": [mean.upper for mean in means],
-    }
-    others = [name for name in draws if name != base] if base in draws else []
-    found = {name: difference(draws[name], draws[base], spread, num_speakers) for name in others}
-    corrected = dict(zip(others, holm([found[name].p_value for name in others]), strict=True))
-    for key, field in (("_diff", "value"), ("_diff_lower", "lower"), ("_diff_upper", "upper")):
-        columns[key] = [getattr(found.get(name), field, np.nan) for name in draws]
-    columns["_p_holm"] = [corrected.get(name, np.nan) for name in draws]
-    columns["_verdict"] = [verdict(found[name], corrected[name]) if name in found else "" for name in draws]
-    return columns
+def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
+    """Return value and interval as three columns."""
+    values = (estimate.value, estimate.lower, estimate.upper) if estimate else [np.nan] * 3
+    return dict(zip((name, f"{name}_lower", f"{name}_upper"), values, strict=True))
 
 
-def verdict(found: Estimate, p_holm: float) -> str:
+def verdict(change: Estimate, p_holm: float) -> str:
     """Return the verdict on a difference from the base (lower is better) with its corrected p-value."""
-    if found.lower <= 0.0 <= found.upper:
+    if change.lower <= 0.0 <= change.upper:
         return "not distinguishable"
-    return ("" if p_holm < 0.05 else "perhaps ") + ("better" if found.upper < 0.0 else "worse")
-
-
-def write_tables(study: Study, folder: Path) -> None:
-    """Write ``ablations.csv`` and ``ablations.md``."""
-    with written_whole(folder / "ablations.csv") as temporary:
-        study.rows.to_csv(temporary, index=False)
-    with written_whole(folder / "ablations.md") as temporary:
-        temporary.write_text(markdown(study), encoding="utf-8")
+    return ("" if p_holm < 0.05 else "perhaps ") + ("better" if change.upper < 0.0 else "worse")
 
 
 def markdown(study: Study) -> str:

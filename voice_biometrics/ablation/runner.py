@@ -16,13 +16,16 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from voice_biometrics.ablation.plan import PlannedRun, read_state
+from voice_biometrics.ablation.plan import STATE, PlannedRun, read_state
 from voice_biometrics.ablation.score_run import describe_hardware
 from voice_biometrics.common.files import write_json
 from voice_biometrics.experiment.run_folder import read_epochs
 
 ROOT = Path(__file__).parents[2]
+TRAINING = ROOT / "train.py"
+EVALUATION = ROOT / "voice_biometrics" / "ablation" / "score_run.py"
 LOG = "study.log"
+TRIALS = "trials"  # folder in that of the study
 POLL_S = 0.5
 NUM_LAST_LINES = 8
 LAST_BYTES = 20_000  # of a log are searched for its last lines
@@ -72,115 +75,100 @@ def make_places(num_jobs: int, devices: Sequence[str]) -> list[Place]:
     return [Place(devices[i % len(devices)] if devices else None, num_threads) for i in range(num_jobs)]
 
 
-class Runner:
-    """Carries out planned runs; a run that fails does not stop the others.
+def carry_out(
+    runs: Sequence[PlannedRun], places: Sequence[Place], study_folder: Path, after_each: Callable[[], None]
+) -> list[Failure]:
+    """Carry out runs with a progress bar, call ``after_each`` after each, and return the failures.
 
-    Arguments
-    ---------
-    train_script, evaluation_script : executed for each run, with the arguments of train.py.
-    trials : folder of the trials that all runs are evaluated on.
-    study_folder : gets the folders of retrained runs in ``replaced``.
+    A run that fails does not stop the others.
     """
-
-    def __init__(self, train_script: Path, evaluation_script: Path, trials: Path, study_folder: Path) -> None:
-        self.train_script = train_script
-        self.evaluation_script = evaluation_script
-        self.trials = trials
-        self.study_folder = study_folder
-
-    def carry_out(
-        self, runs: Sequence[PlannedRun], places: Sequence[Place], after_each: Callable[[], None]
-    ) -> list[Failure]:
-        """Carry out all runs with a progress bar, call ``after_each`` after each, and return the failures."""
-        waiting, free, active = list(runs), list(places), []
-        failures: dict[Path, Failure] = {}
-        num_epochs, num_trained = sum(run.epochs_to_do for run in runs), 0
-        interval_s = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
-        with tqdm(total=num_epochs, unit="epoch", smoothing=0.0, mininterval=interval_s, dynamic_ncols=True) as bar:
-            try:
-                while waiting or active:
-                    unfinished = {run.folder for run in waiting} | {job.run.folder for job in active}
-                    while free and (run := next((run for run in waiting if run.source not in unfinished), None)):
-                        waiting.remove(run)
-                        place = free.pop(0)
-                        active.append(Job(run, place, self._steps(run, place, failures.get(run.source))))
-                        bar.write(
-                            f"{run.name} ({len(runs) - len(waiting)} of {len(runs)}): {run.action} ({run.reason})"
-                        )
-                    for job in [job for job in active if job.advance()]:
-                        active.remove(job)
-                        free.append(job.place)
-                        num_trained += len(job.epochs())
-                        if job.failure:
-                            failures[job.run.folder] = job.failure
-                        bar.write(f"{job.run.name}: {'failed' if job.failure else 'done'} after {job.duration()}")
-                        after_each()
-                    rows = {job.run.name: job.epochs() for job in active}
-                    bar.set_postfix_str(
-                        "; ".join(f"{name}: EER {done[-1]['eer']:.2%}" for name, done in rows.items() if done)
-                    )
-                    bar.update(num_trained + sum(map(len, rows.values())) - bar.n)
-                    time.sleep(POLL_S if active else 0.0)
-            finally:
-                for job in active:
-                    job.stop()
-        return list(failures.values())
-
-    def _steps(self, run: PlannedRun, place: Place, source_failure: Failure | None) -> "Steps":
-        """Yield the scripts of one run with their arguments, receive the outcomes, and return the failure, if any."""
-        if source_failure:
-            return source_failure
-        if run.trains:
-            state = self._begin_training(run, place)
-            status, cpu_s = yield self.train_script, run.arguments
-            if status:
-                return Failure(run, "training", status)
-            state |= {"trained": True, "train_cpu_s": cpu_s if state["num_starts"] == 1 else None}
-            write_json(state, run.folder / "study.json")
-        elif run.action == "copy":
-            self._copy_network(run)
-        status, _ = yield self.evaluation_script, [str(self.trials), *run.arguments]
-        if status:
-            return Failure(run, "evaluation", status)
-        write_json(read_state(run.folder) | {"evaluated_from": run.evaluated_from}, run.folder / "study.json")
-        return None
-
-    def _begin_training(self, run: PlannedRun, place: Place) -> dict:
-        """Set the folder of a retrained run aside, and write ``study.json``."""
-        if run.action == "retrain":
-            self._set_aside(run)
-        state = {
-            "fingerprint": run.fingerprint,
-            "num_starts": read_state(run.folder).get("num_starts", 0) + 1,
-            "trained": False,
-            "train_cpu_s": None,
-            "hardware": describe_hardware(place.device or run.device, place.num_threads or torch.get_num_threads()),
-            "evaluated_from": None,
-        }
-        write_json(state, run.folder / "study.json")
-        return state
-
-    def _copy_network(self, run: PlannedRun) -> None:
-        """Copy checkpoints, manifests and figures per epoch from the run that trained the network."""
-        if (run.folder / "save").exists():
-            self._set_aside(run)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("save", "manifests"):
-            shutil.copytree(run.source / name, run.folder / name, dirs_exist_ok=True)
-        shutil.copy2(run.source / "metrics.csv", run.folder / "metrics.csv")
-        state = read_state(run.source) | {"fingerprint": run.fingerprint, "evaluated_from": None}
-        write_json(state, run.folder / "study.json")
-
-    def _set_aside(self, run: PlannedRun) -> None:
-        """Move the folder of a run to ``<study folder>/replaced``."""
-        number = 1
-        while (aside := self.study_folder / "replaced" / f"{run.variant}-{run.seed}-{number}").exists():
-            number += 1
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        run.folder.rename(aside)
+    waiting, free, active = list(runs), list(places), []
+    failures: dict[Path, Failure] = {}
+    num_epochs, num_trained = sum(run.epochs_to_do for run in runs), 0
+    interval_s = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
+    with tqdm(total=num_epochs, unit="epoch", smoothing=0.0, mininterval=interval_s, dynamic_ncols=True) as bar:
+        try:
+            while waiting or active:
+                unfinished = {run.folder for run in waiting} | {job.run.folder for job in active}
+                while free and (run := next((run for run in waiting if run.source not in unfinished), None)):
+                    waiting.remove(run)
+                    place = free.pop(0)
+                    active.append(Job(run, place, _steps(run, place, study_folder, failures.get(run.source))))
+                    bar.write(f"{run.name} ({len(runs) - len(waiting)} of {len(runs)}): {run.action} ({run.reason})")
+                for job in [job for job in active if job.advance()]:
+                    active.remove(job)
+                    free.append(job.place)
+                    num_trained += len(job.epochs())
+                    if job.failure:
+                        failures[job.run.folder] = job.failure
+                    bar.write(f"{job.run.name}: {'failed' if job.failure else 'done'} after {job.duration()}")
+                    after_each()
+                rows = {job.run.name: job.epochs() for job in active}
+                eers = [f"{name}: EER {done[-1]['eer']:.2%}" for name, done in rows.items() if done]
+                bar.set_postfix_str("; ".join(eers), refresh=False)
+                bar.update(num_trained + sum(map(len, rows.values())) - bar.n)
+                time.sleep(POLL_S if active else 0.0)
+        finally:
+            for job in active:
+                job.stop()
+    return list(failures.values())
 
 
 Steps = Generator[tuple[Path, list[str]], tuple[int, float], Failure | None]
+
+
+def _steps(run: PlannedRun, place: Place, study_folder: Path, source_failure: Failure | None) -> Steps:
+    """Yield the scripts of one run with their arguments, receive the outcomes, and return the failure, if any."""
+    if source_failure:
+        return source_failure
+    if run.action == "retrain" or run.action == "copy" and (run.folder / "save").exists():
+        _set_aside(run, study_folder)
+    if run.trains:
+        state = _begin_training(run, place)
+        status, cpu_s = yield TRAINING, run.arguments
+        if status:
+            return Failure(run, "training", status)
+        state |= {"trained": True, "train_cpu_s": cpu_s if state["num_starts"] == 1 else None}
+        write_json(state, run.folder / STATE)
+    elif run.action == "copy":
+        _copy_network(run)
+    status, _ = yield EVALUATION, [str(study_folder / TRIALS), *run.arguments]
+    if status:
+        return Failure(run, "evaluation", status)
+    write_json(read_state(run.folder) | {"evaluated_from": run.evaluated_from}, run.folder / STATE)
+    return None
+
+
+def _set_aside(run: PlannedRun, study_folder: Path) -> None:
+    """Move the folder of a run to ``<study folder>/replaced``."""
+    number = 1
+    while (aside := study_folder / "replaced" / f"{run.variant}-{run.seed}-{number}").exists():
+        number += 1
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    run.folder.rename(aside)
+
+
+def _begin_training(run: PlannedRun, place: Place) -> dict:
+    """Write ``study.json`` of a run that is being trained, and return its content."""
+    state = {
+        "fingerprint": run.fingerprint,
+        "num_starts": read_state(run.folder).get("num_starts", 0) + 1,
+        "trained": False,
+        "train_cpu_s": None,
+        "hardware": describe_hardware(place.device or run.device, place.num_threads or torch.get_num_threads()),
+        "evaluated_from": None,
+    }
+    write_json(state, run.folder / STATE)
+    return state
+
+
+def _copy_network(run: PlannedRun) -> None:
+    """Copy checkpoints, manifests and figures per epoch from the run that trained the network."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("save", "manifests"):
+        shutil.copytree(run.source / name, run.folder / name, dirs_exist_ok=True)
+    shutil.copy2(run.source / "metrics.csv", run.folder / "metrics.csv")
+    write_json(read_state(run.source) | {"fingerprint": run.fingerprint, "evaluated_from": None}, run.folder / STATE)
 
 
 class Job:

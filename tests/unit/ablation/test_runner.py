@@ -73,8 +73,8 @@ def scripts(tmp_path) -> Path:
 def study(scripts, monkeypatch, capsys):
     """Runs ``run_ablations.py`` with the stand-ins; returns exit status and output."""
     monkeypatch.chdir(ROOT)
-    real, train, evaluate = runner.Runner, scripts / "train.py", scripts / "evaluate.py"
-    monkeypatch.setattr(run_ablations, "Runner", lambda _, __, *rest: real(train, evaluate, *rest))
+    monkeypatch.setattr(runner, "TRAINING", scripts / "train.py")
+    monkeypatch.setattr(runner, "EVALUATION", scripts / "evaluate.py")
     monkeypatch.setattr(runner, "POLL_S", 0.02)
 
     def run(*given: str) -> tuple[int, str]:
@@ -195,9 +195,9 @@ def test_a_killed_study_leaves_no_training_behind_and_resumes(study, scripts, ki
     program = f"""
         import pathlib, sys
         import run_ablations
+        from voice_biometrics.ablation import runner
         folder = pathlib.Path({str(scripts)!r})
-        real = run_ablations.Runner
-        run_ablations.Runner = lambda _, __, *rest: real(folder / "slow.py", folder / "evaluate.py", *rest)
+        runner.TRAINING, runner.EVALUATION = folder / "slow.py", folder / "evaluate.py"
         run_ablations.main(sys.argv[1:])
     """
     given = arguments(scripts, "--seeds", "1", "--number_of_epochs", "40")
