@@ -12,7 +12,7 @@ from benchmarks.parity import REFERENCE, eer_of, embed_all, forms_of, held_out, 
 from tests.run_folders import write_run_folder
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.evaluation.trained_run import TrainedRun
-from voice_biometrics.export import package as write_folder
+from voice_biometrics.export import package as package
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.model_folder import read_model_folder
 
@@ -39,7 +39,7 @@ def speech(corpus) -> np.ndarray:
 def test_run_folder_onnx_and_speechbrain_agree_on_real_speech_and_int8_nearly(
     corpus, speech, tmp_path_factory, monkeypatch
 ):
-    monkeypatch.setattr(write_folder, "CARD_CONDITIONS", ("telephone",))
+    monkeypatch.setattr(package, "CARD_CONDITIONS", ("telephone",))
     folder = write_run_folder(tmp_path_factory.mktemp("run"), corpus)
     export.main([str(folder)])
     run = TrainedRun(folder)

@@ -1,7 +1,4 @@
-"""The model card: what a model is for, what it was made from, how well it works, and what nobody tested.
-
-How a model was made, so that somebody else can make it again: commands, seeds, versions, checksums of the data.
-"""
+"""The model card: intended use, training data, results, limits, and the commands that reproduce the model."""
 
 import hashlib
 import platform
@@ -13,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from voice_biometrics.common.markdown import Markdown, bullets, code_block, document, section, table
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable
-from voice_biometrics.evaluation.trained_run import TrainedRun
+from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun
 from voice_biometrics.experiment.hparams import hparams_files, keys_that_affect, merged_tree, plain_settings
 from voice_biometrics.export.calibration import Measured
 from voice_biometrics.export.quantise import SCHEME
@@ -24,80 +22,22 @@ from voice_biometrics.metrics.formatting import NONE, number, per_cent
 from voice_biometrics.metrics.operating_points import in_words
 
 ROOT = Path(__file__).parents[2]
-ALWAYS_SAID = ("corpus", "data_folder", "valid_speakers", "split_seed", "seed")
-NOT_SAID = {"num_speakers"} | keys_that_affect("free", "scoring") - {"data_folder", "output_folder"}
+ALWAYS_IN_COMMAND = ("corpus", "data_folder", "valid_speakers", "split_seed", "seed")
+NEVER_IN_COMMAND = {"num_speakers"} | keys_that_affect("free", "scoring") - {"data_folder", "output_folder"}
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr", "onnx", "onnxruntime")
+EVALUATION_KEYS = ("subtract_mean", "as_norm_top", "segment_s", "calibrate_with_durations")  # of eval_eer.py only
 
-
-def how_to_reproduce(run: TrainedRun, others: Sequence[TrainedRun]) -> str:
-    """Return the commands that make a model folder again, and what they were run with, as Markdown.
-
-    ``others`` are the runs that the calibration is from, none where it is from ``run``.
-    """
-    folders = ["RUN", *(f"FOLD{number}" for number in range(1, len(others) + 1))]
-    commands = [training_command(each, folder) for each, folder in zip((run, *others), folders, strict=True)]
-    export = f"python export.py RUN --data_folder {_places(run.settings['corpus'])}"
-    commands.append(export + (f" --calibration_from {' '.join(folders[1:])}" if others else ""))
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    lines = [
-        f"- exported with Python {platform.python_version()}, {packages}; `requirements.txt` names them all",
-        "- SHA-256 of what was trained on (`manifests/train.csv` of RUN: names, lengths in samples, speakers): "
-        f"`{manifest_digest(run)}`",
-        "- on another processor the figures differ in the last digits: bf16 and the order of sums are its own",
-    ]
-    return "```bash\n" + "\n".join(commands) + "\n```\n\n" + "\n".join(lines)
-
-
-def training_command(run: TrainedRun, folder: str) -> str:
-    """Return the command that trains a run into ``folder``: every plain key that differs from its hparams file."""
-    name = run.settings["name"]
-    found = [file for file in hparams_files(ROOT) if file.stem == name]
-    before = plain_settings(merged_tree(found[0]), "") if found else {}
-    file = found[0].relative_to(ROOT).as_posix() if found else f"{name}.yaml"
-    after = run.settings | {"data_folder": _places(run.settings["corpus"]), "output_folder": folder}
-    told = [key for key in ALWAYS_SAID if key in after]
-    told += [key for key in before if key in after and key not in NOT_SAID | {*told} and after[key] != before[key]]
-    return " ".join(["python train.py", file, *(f"--{key} {_typed(after[key])}" for key in told)])
-
-
-def manifest_digest(run: TrainedRun) -> str:
-    """Return the SHA-256 of the manifest of a run's training part."""
-    return hashlib.sha256((run.manifests / "train.csv").read_bytes()).hexdigest()
-
-
-def weights_metadata(run: TrainedRun, version: str, fingerprint: str) -> Mapping[str, str]:
-    """Return what a file of the weights says of itself."""
-    command = training_command(run, "RUN")
-    return {
-        "name": run.settings["name"], "version": version, "fingerprint": fingerprint, "training": command,
-        "training_manifest_sha256": manifest_digest(run),
-    }  # fmt: skip
-
-
-def _places(corpora: str) -> str:
-    """Return folders of corpora that stand for the user's own."""
-    return ",".join(f"/path/to/{corpus.strip()}" for corpus in corpora.split(","))
-
-
-def _typed(value: Any) -> str:
-    """Write a value as it is typed on a command line, folders of this machine by their last name."""
-    text = str(value)
-    if isinstance(value, str) and Path(text).is_absolute() and not text.startswith("/path/to/"):
-        text = f"/path/to/{Path(text).name}"
-    return f'"{text}"' if not text or set(text) & set(" []{}*") else text
-
-
-CORPORA = {  # corpus -> what it is, its licence, what to know of it
+CORPORA = {  # corpus: content, licence, caveat
     "demo_voices": (
         "synthetic voices of espeak-ng",
         "sentences of this recipe, Apache-2.0",
-        "No human being speaks in it: the model is a demonstration and says nothing about people.",
+        "No person speaks in it: the model is a demonstration, and its figures say nothing about people.",
     ),
     "speechocean762": (
         "read English by native Mandarin speakers, half of them children, recorded with phones",
         "free for commercial and non-commercial use",
-        "Each speaker was recorded in one session on one phone: level and channel give the speaker away, and clean "
-        "figures flatter.",
+        "Each speaker was recorded in one session on one phone. Level and channel help to recognise the speaker, so "
+        "figures on clean speech are optimistic.",
     ),
     "librispeech": ("read English audiobooks", "CC BY 4.0", "Most speakers were recorded with one microphone each."),
     "common_voice": (
@@ -108,44 +48,44 @@ CORPORA = {  # corpus -> what it is, its licence, what to know of it
     "voxceleb": (
         "interviews from video sites, many languages",
         "metadata and lists CC BY 4.0; the recordings belong to their owners",
-        "Celebrities, and speaker labels found by a machine.",
+        "Celebrities; the speaker labels were made automatically.",
     ),
-    "speaker_folders": ("recordings of the user's own", "whatever the user has been granted", ""),
+    "common_voice": ("short sentences read by volunteers in many languages", "CC0-1.0", ""),
+    "speaker_folders": ("the user's own recordings", "as granted to the user", ""),
 }
 
 USE = """\
-It turns speech into an embedding of {dims} numbers; two embeddings are compared by their cosine, and
-`calibration.json` says what the cosine means: a log-likelihood ratio (LLR), and thresholds with the error rates that
-were measured there.
+The model turns speech into an embedding of {dims} numbers. Two embeddings are compared by their cosine.
+`calibration.json` turns the cosine into a log-likelihood ratio (LLR) and has decision thresholds with their measured
+error rates.
 
-It is for telling whether two recordings are of one person, among people who mean no harm or little: a smart speaker
-that chooses a playlist. It is **not** for identifying people without their consent, for evidence, or as the only key of
-anything worth stealing: **it was not tested against replayed, converted or synthesised voices**, and such attacks are
-easy.
+Intended use: deciding whether two recordings are of the same person where little depends on it, such as a smart speaker
+that chooses a playlist. Do **not** use it to identify people without their consent, as evidence, or as the only
+protection of anything valuable: **it was not tested against replayed, converted or synthesised voices**, and such
+attacks are easy.
 """
 
-LEFT_OUT = ("subtract_mean", "as_norm_top", "segment_s", "calibrate_with_durations")  # keys that only eval_eer.py has
-
 UNTESTED = """\
-- replayed, converted and synthesised voices, mimics, twins and other family
-- the same person on another day, device or in another mood than at enrolment, unless the data above have it
-- languages, accents, ages and recording conditions that the data above do not have
-- speech shorter than {shortest:.1f} s or longer than {longest:.1f} s (the short cuts above apart), several people at
-  once, singing, whispering, illness
-- real noise, rooms and telephone lines: those in the table above are made by a computer
-- an average of several recordings: these thresholds are of single ones. `verify.py` scales its score so that strangers
-  gain nothing by it; a program of your own that averages must do so as well (`docs/verification.md`)
+- replayed, converted or synthesised voices, impersonators, twins and other relatives
+- the same person on another day, on another device or in another mood than at enrolment, unless the training data has
+  such recordings
+- languages, accents, ages and recording conditions that the training data does not have
+- speech shorter than {shortest:.1f} s or longer than {longest:.1f} s (except for the short cuts above), several people
+  at once, singing, whispering, illness
+- real noise, rooms and telephone lines: those in the table above are simulated
+- averages of several recordings: the thresholds are for single recordings. `verify.py` scales the score of an average
+  so that the FAR does not rise; other programs that average must do the same (`docs/verification.md`)
 """
 
 
 @dataclass(frozen=True, eq=False)
 class CardFacts:
-    """What the card is made of.
+    """Content of the card.
 
-    others : the runs that the results are from, where not from ``run``.
-    held_out : whom the results were measured on, in words. by_precision : precision -> what was measured.
+    others : runs that the results are from, if not ``run`` itself.
+    held_out : description of the speakers that the results were measured on. by_precision : results by precision.
     conditions : condition -> ``eer``, and ``far`` and ``frr`` at the operating point of ``use``.
-    groups : error rates at the same point, None where there is no such point. sizes : file -> bytes.
+    groups : error rates at the same point; None without such a point. sizes : file -> bytes.
     """
 
     run: TrainedRun
@@ -161,146 +101,205 @@ class CardFacts:
 
 def write_card(facts: CardFacts) -> str:
     """Return the card as Markdown."""
-    title = f"# {facts.run.settings['name']} {facts.version}: speech to speaker embedding"
     sections = {
-        "Use": USE.format(dims=facts.run.dims),
-        "Training": _training(facts),
+        "Use": [USE.format(dims=facts.run.dims).strip()],
+        "Training": [_training(facts.run)],
         "Results": _results(facts),
         "Decisions": _decisions(facts),
-        "Under other conditions": _conditions(facts),
+        "Other conditions": _conditions(facts),
         "Groups of speakers": _groups(facts),
-        "int8": _int8(facts),
-        "Never tested": _untested(facts),
-        "Made again": how_to_reproduce(facts.run, facts.others),
-        "Files": _files(facts),
+        "int8": [_int8(facts)],
+        "Not tested": [_untested(facts)],
+        "Reproduce": how_to_reproduce(facts.run, facts.others),
+        "Files": [_files(facts)],
     }
-    parts = [f"## {name}\n\n{text.strip()}" for name, text in sections.items() if text]
-    return "\n\n".join([title, *parts]) + "\n"
+    title = f"{facts.run.settings['name']} {facts.version}: speaker embeddings from speech"
+    return document(Markdown(title), [section(name, *blocks) for name, blocks in sections.items() if blocks])
 
 
-def _training(facts: CardFacts) -> str:
-    """The data, its licence, and the network."""
-    run, training = facts.run, facts.run.training
-    network = run.modules["embedding_model"]
+def _training(run: TrainedRun) -> Markdown:
+    """Describe network, training data and licence."""
+    training, network = run.training, run.modules[WEIGHTS]
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     lines = [
-        f"- network: `{type(network).__name__}`, {num_parameters:,} parameters (without the speakers' head); features: "
-        f"`{type(run.modules['compute_features']).__name__}` at {run.sample_rate:,} Hz",
-        f"- trained on {training['spk_id'].nunique():,} speakers, {len(training):,} utterances, "
+        f"network: `{type(network).__name__}`, {num_parameters:,} parameters without the classification head; "
+        f"features: `{type(run.modules['compute_features']).__name__}` at {run.sample_rate:,} Hz",
+        f"trained on {training['spk_id'].nunique():,} speakers, {len(training):,} utterances, "
         f"{training['duration'].sum() / 3600:.1f} hours; epoch {run.checkpoint.meta.get('epoch', NONE)} of "
         f"{run.settings['number_of_epochs']}, seed {run.settings['seed']}",
     ]
-    for corpus in run.settings["corpus"].split(","):
-        what, licence, note = CORPORA[corpus.strip()]
-        lines.append(f"- data: {corpus.strip()}: {what}. Licence: {licence}. {note}".rstrip())
-    lines.append("- licence of the model: Apache-2.0, as far as that of the data allows")
-    return "\n".join(lines)
+    for corpus in (name.strip() for name in run.settings["corpus"].split(",")):
+        content, licence, caveat = CORPORA[corpus]
+        lines.append(f"data: {corpus}: {content}. Licence: {licence}. {caveat}".rstrip())
+    lines.append("licence of the model: Apache-2.0, subject to the licences of the data")
+    return bullets(map(Markdown, lines))
 
 
-def _results(facts: CardFacts) -> str:
-    """EER and C_llr of each file."""
+def _results(facts: CardFacts) -> list[str]:
+    """Return EER and C_llr of each file."""
     fp32 = facts.by_precision["fp32"].trials
     num_target = int(np.count_nonzero(fp32.is_target))
     words = (
         f"Measured on {facts.held_out}. {num_target:,} target and {fp32.is_target.size - num_target:,} non-target "
-        "trials of single utterances, cosine scores. Ranges are 95 % intervals over speakers."
+        "trials of single utterances, cosine scores, 95 % confidence intervals over speakers."
     )
     rows = []
     for precision, measured in facts.by_precision.items():
         eer, cllr = (measured.figures[name] for name in ("eer", "cllr"))
-        rows.append((f"`{ONNX_NAMES[precision]}`", _rate(eer), number(cllr.estimate, (cllr.lower, cllr.upper))))
-    return "\n\n".join(filter(None, [words, _table(("file", "EER", "C_llr, bits"), rows), left_out(facts.run)]))
+        rows.append((_code(ONNX_NAMES[precision]), _rate(eer), number(cllr.estimate, (cllr.lower, cllr.upper))))
+    return [words, table(("file", "EER", "C_llr, bits"), rows), left_out(facts.run)]
 
 
 def left_out(run: TrainedRun) -> str:
-    """Say which of the run's scoring keys the model folder does not have."""
-    asked = {key: run.settings.get(key) for key in LEFT_OUT}
-    told = [f"`{key}: {value}`" for key, value in asked.items() if value]
-    if not told:
+    """Return a note on scoring keys of the run that the model folder does not follow; empty when none is set."""
+    asked = [f"`{key}: {run.settings[key]}`" for key in EVALUATION_KEYS if run.settings.get(key)]
+    if not asked:
         return ""
     return (
-        f"The run's own report may have other figures: its hparams ask `eval_eer.py` for {', '.join(told)}. The model "
-        "folder has none of it: all figures, thresholds and calibrations here are of plain cosines of whole utterances."
+        f"`eval_eer.py` may report other figures for this run, because its hparams set {', '.join(asked)}. Here, all "
+        "figures, thresholds and calibrations are for plain cosines of whole utterances."
     )
 
 
-def _decisions(facts: CardFacts) -> str:
-    """What the thresholds do."""
-    lines = [
-        "Each trial was judged by a calibration on other speakers; the thresholds were chosen on these very trials, so "
-        "a limit on the FAR is met here by construction.\n"
-    ]
+def _decisions(facts: CardFacts) -> list[str]:
+    """Return the thresholds and their error rates."""
+    words = (
+        "The LLR of each trial is from a calibration on other speakers. The thresholds were chosen on these trials, so "
+        "the FAR meets its limit here by construction."
+    )
+    lines = []
     for precision, measured in facts.by_precision.items():
         for use, point in measured.thresholds.points.items():
-            words = in_words(use, measured.thresholds.held_out[use])
-            lines.append(f"- {precision}, accept from LLR {point.threshold:.2f} on ({point.rule}). {words}")
-        lines += [f"- {precision}, no threshold: {reason}" for reason in measured.thresholds.refused.values()]
-    return "\n".join(lines)
+            rates = in_words(use, measured.thresholds.held_out[use])
+            lines.append(f"{precision}, threshold: LLR {point.threshold:.2f} ({point.rule}). {rates}")
+        lines += [f"{precision}, no threshold: {reason}" for reason in measured.thresholds.refused.values()]
+    return [words, bullets(map(Markdown, lines))]
 
 
-def _conditions(facts: CardFacts) -> str:
-    """Altered speech, judged by the thresholds for clean speech."""
+def _conditions(facts: CardFacts) -> list[str]:
+    """Return error rates on altered speech at the threshold for clean speech."""
     if not facts.conditions:
-        return ""
+        return []
     rows = [(name, *(_rate(rates[key]) for key in ("eer", "far", "frr"))) for name, rates in facts.conditions.items()]
-    words = f"The same trials (fp32), every utterance altered in its own way; the threshold for {facts.use} as above."
+    words = f"The same trials (fp32) with each utterance altered at random, at the threshold for {facts.use} above."
     limit = facts.by_precision["fp32"].thresholds.points[facts.use].max_far
     worst, rates = max(facts.conditions.items(), key=lambda item: item[1]["far"].estimate)
+    warning = ""
     if rates["far"].estimate > 3 * limit:
-        words += (
-            f"\n\n**The threshold holds for recordings like those it was measured on, and for no others**: under "
-            f"{worst!r} it lets in {per_cent(rates['far'].estimate)} of strangers where {per_cent(limit)} were asked "
-            "for. Measure on recordings of your own devices."
+        warning = (
+            f"**The threshold is valid only for recordings like those it was chosen on**: under {worst!r} its FAR is "
+            f"{per_cent(rates['far'].estimate)} instead of {per_cent(limit)}. Measure on recordings of your devices."
         )
-    return f"{words}\n\n{_table(('condition', 'EER', 'strangers let in', 'right speakers refused'), rows)}"
+    return [words, warning, table(("condition", "EER", "FAR", "FRR"), rows)]
 
 
-def _groups(facts: CardFacts) -> str:
-    """Who is let in or refused more often than others."""
+def _groups(facts: CardFacts) -> list[str]:
+    """Return error rates by group of speakers."""
     if facts.groups is None or not facts.groups.tables:
-        return ""
-    words = f"One threshold for everybody, that of {facts.use}; trials within a group (fp32)."
-    return "\n\n".join([words, *(_group(table) for table in facts.groups.tables)])
+        return []
+    words = f"The threshold for {facts.use} for all groups; trials within a group (fp32)."
+    return [words, *(_group(group) for group in facts.groups.tables)]
 
 
-def _group(table: GroupTable) -> str:
-    rows = []
-    for row in table.rows:
-        rates = [_rate(rate) if rate else NONE for rate in (row.eer, row.far, row.frr)]
-        rows.append((row.name, row.num_speakers, *rates, row.remark))
-    columns = (table.title, "speakers", "EER", "strangers let in", "right speakers refused", "remark")
-    return _table(columns, rows) + (f"\n\n{table.remark}." if table.remark else "")
+def _group(group: GroupTable) -> str:
+    rows = [
+        (
+            row.name,
+            row.num_speakers,
+            *(_rate(rate) if rate else NONE for rate in (row.eer, row.far, row.frr)),
+            row.remark,
+        )
+        for row in group.rows
+    ]
+    text = table((group.title, "speakers", "EER", "FAR", "FRR", "remark"), rows, left=(group.title, "remark"))
+    return f"{text}\n\n{group.remark}." if group.remark else text
 
 
 def _int8(facts: CardFacts) -> str:
-    """What quantisation costs."""
+    """Return the loss by quantisation."""
     exact, quantised = (facts.by_precision[precision] for precision in ("fp32", "int8"))
     loss = quantised.figures["eer"].estimate - exact.figures["eer"].estimate
     change = quantised.trials.scores - exact.trials.scores
     return (
-        f"`{ONNX_NAMES['int8']}` ({SCHEME}): EER {'+' if loss >= 0 else '-'}{per_cent(abs(loss))} (absolute) against "
-        f"fp32 on the same trials; scores differ by {np.sqrt(np.mean(change**2)):.4f} (root mean square), at most "
-        f"{np.abs(change).max():.3f}. Embeddings of the two are not to be compared with each other: each file has a "
-        "fingerprint, thresholds and a calibration of its own."
+        f"`{ONNX_NAMES['int8']}` ({SCHEME}): EER {'+' if loss >= 0 else '-'}{per_cent(abs(loss))} (absolute) compared "
+        f"with fp32 on the same trials. Scores differ by {np.sqrt(np.mean(change**2)):.4f} (root mean square), at most "
+        f"{np.abs(change).max():.3f}. Do not compare embeddings of one file with those of the other: each has its own "
+        "fingerprint, thresholds and calibration."
     )
 
 
 def _untested(facts: CardFacts) -> str:
     durations_s = facts.by_precision["fp32"].trials.utterances["duration"]
-    return UNTESTED.format(shortest=durations_s.min(), longest=durations_s.max())
+    return UNTESTED.format(shortest=durations_s.min(), longest=durations_s.max()).strip()
 
 
-def _files(facts: CardFacts) -> str:
-    rows = [(f"`{name}`", f"{size / 1e6:,.3f} MB") for name, size in facts.sizes.items()]
-    return _table(("file", "size"), rows)
+def _files(facts: CardFacts) -> Markdown:
+    return table(("file", "size"), [(_code(name), f"{size / 1e6:,.3f} MB") for name, size in facts.sizes.items()])
 
 
 def _rate(rate: Interval) -> str:
-    """Word a rate with its interval."""
     return per_cent(rate.estimate, (rate.lower, rate.upper))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+def _code(name: str) -> Markdown:
+    return Markdown(f"`{name}`")
+
+
+def how_to_reproduce(run: TrainedRun, others: Sequence[TrainedRun]) -> list[str]:
+    """Return the commands that make the model folder again, the package versions and the checksum of the data.
+
+    ``others`` : runs that the calibration is from, if not ``run`` itself.
+    """
+    folders = ["RUN", *(f"FOLD{number}" for number in range(1, len(others) + 1))]
+    commands = [training_command(each, folder) for each, folder in zip((run, *others), folders, strict=True)]
+    export = f"python export.py RUN --data_folder {_placeholders(run.settings['corpus'])}"
+    commands.append(export + (f" --calibration_from {' '.join(folders[1:])}" if others else ""))
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    notes = (
+        f"exported with Python {platform.python_version()}, {packages}; `requirements.txt` has them all",
+        f"SHA-256 of `manifests/train.csv` of RUN (utterances, lengths in samples, speakers): `{manifest_digest(run)}`",
+        "on another processor the last digits of the figures differ, because bf16 and the order of sums do",
+    )
+    return [code_block("\n".join(commands), "bash"), bullets(map(Markdown, notes))]
+
+
+def training_command(run: TrainedRun, folder: str) -> str:
+    """Return the command that trains a run into ``folder``, with all plain keys that differ from its hparams file."""
+    name = run.settings["name"]
+    found = [file for file in hparams_files(ROOT) if file.stem == name]
+    before = plain_settings(merged_tree(found[0]), "") if found else {}
+    file = found[0].relative_to(ROOT).as_posix() if found else f"{name}.yaml"
+    after = run.settings | {"data_folder": _placeholders(run.settings["corpus"]), "output_folder": folder}
+    given = [key for key in ALWAYS_IN_COMMAND if key in after]
+    skipped = NEVER_IN_COMMAND | {*given}
+    given += [key for key in before if key in after and key not in skipped and after[key] != before[key]]
+    return " ".join(["python train.py", file, *(f"--{key} {_argument(after[key])}" for key in given)])
+
+
+def manifest_digest(run: TrainedRun) -> str:
+    """Return the SHA-256 of the training manifest."""
+    return hashlib.sha256((run.manifests / "train.csv").read_bytes()).hexdigest()
+
+
+def weights_metadata(run: TrainedRun, version: str, fingerprint: str) -> dict[str, str]:
+    """Return the metadata of ``weights.safetensors``."""
+    return {
+        "name": run.settings["name"],
+        "version": version,
+        "fingerprint": fingerprint,
+        "training": training_command(run, "RUN"),
+        "training_manifest_sha256": manifest_digest(run),
+    }
+
+
+def _placeholders(corpora: str) -> str:
+    """Return a placeholder path for each corpus."""
+    return ",".join(f"/path/to/{corpus.strip()}" for corpus in corpora.split(","))
+
+
+def _argument(value: Any) -> str:
+    """Return a value as a command-line argument; of an absolute path only the last part is shown."""
+    text = str(value)
+    if isinstance(value, str) and Path(text).is_absolute() and not text.startswith("/path/to/"):
+        text = f"/path/to/{Path(text).name}"
+    return f'"{text}"' if not text or set(text) & set(" []{}*") else text

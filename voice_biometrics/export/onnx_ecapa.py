@@ -1,16 +1,14 @@
-"""SpeechBrain's ECAPA-TDNN in ONNX: the same function of whole utterances, in half the time.
+"""Hand-written ONNX graph of SpeechBrain's ECAPA-TDNN for whole utterances, twice as fast as the network itself.
 
-- Frames lie in rows (batch * frames, channels), so that every layer is one matrix product with constant weights, which
-  ONNX Runtime packs once, and which it quantises well.
-- Batch normalisation after a ReLU is folded away: its scale into the layer before, its shift into the bias of the
-  layers that follow. That is exact, since a reflected edge repeats values. It needs a scale above zero; where one is
-  not, the channel is multiplied by its sign.
-- The attention sees mean and deviation of the utterance, equal for all its frames: their product is taken once.
-- There is no mask: an utterance is as long as its batch.
+- Frames are rows (batch * frames, channels), so every layer is one matrix product with constant weights. ONNX Runtime
+  packs these once and quantises them well.
+- Batch normalisation after a ReLU is folded: its scale into the layer before, its shift into the bias of the layers
+  after. This is exact, because reflection padding repeats values. It needs a positive scale; otherwise the channel is
+  multiplied by its sign.
+- Mean and deviation in the attention are equal for all frames of an utterance: their product is computed once.
+- There is no mask, because all utterances of a batch have the same length.
 
-Source: SpeechBrain 1.1's ``lobes.models.ECAPA_TDNN``.
-
-Write an ONNX graph operator by operator, as one would write the formula.
+Source: ``lobes.models.ECAPA_TDNN`` of SpeechBrain 1.1.
 """
 
 from collections.abc import Sequence
@@ -31,7 +29,7 @@ Value = str | np.ndarray | torch.Tensor | float | list
 
 
 class OnnxGraph:
-    """Nodes and constants of a growing graph. ``place`` begins the names of what is added next."""
+    """Nodes and constants of a graph under construction; ``place`` is the prefix of new names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -42,12 +40,12 @@ class OnnxGraph:
     def op(self, kind: str, *inputs: Value, **attributes) -> str:
         """Add an operator and return the name of its output.
 
-        An input that is no name is a constant: arrays and tensors with a fraction become float32, whole numbers int64.
+        An input that is not a name is a constant: floats become float32, integers int64.
         """
         return self._node(kind, inputs, 1, attributes)[0]
 
     def split(self, value: str, parts: int, axis: int) -> list[str]:
-        """Cut a value into equal parts and return their names."""
+        """Split a value into equal parts and return their names."""
         return self._node("Split", [value], parts, {"axis": axis, "num_outputs": parts})
 
     def linear(self, rows: str, weight: Value, bias: Value) -> str:
@@ -55,7 +53,7 @@ class OnnxGraph:
         return self.op("Gemm", rows, weight, bias)
 
     def include(self, other: onnx.ModelProto, value: str) -> str:
-        """Add all of another model, ``value`` being its only input, and return the name of its only output."""
+        """Add another model with ``value`` as its only input and return the name of its only output."""
         graph = onnx.compose.add_prefix(other, self.place).graph
         for node in graph.node:
             node.doc_string = ""
@@ -66,10 +64,7 @@ class OnnxGraph:
         return graph.output[0].name
 
     def model(self, waveform: str, embedding: str, name: str, dims: int) -> onnx.ModelProto:
-        """Return the graph as a model from ``waveform`` (batch, samples) to ``embedding`` (batch, ``dims``).
-
-        The embedding is called ``name`` from outside.
-        """
+        """Return the graph as a model from ``waveform`` (batch, samples) to the output ``name`` (batch, ``dims``)."""
         self.nodes.append(helper.make_node("Identity", [embedding], [name], name=name))
         shapes = {waveform: ["batch", "samples"], name: ["batch", dims]}
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
@@ -86,7 +81,7 @@ class OnnxGraph:
         return outputs
 
     def _constant(self, value: Value, user: str) -> str:
-        """Keep a constant, once, and return its name."""
+        """Return the name of a constant; equal constants are stored once."""
         array = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
         key = (array.tobytes(), array.shape, array.dtype.kind)
@@ -96,12 +91,12 @@ class OnnxGraph:
         return self._known[key]
 
 
-MAX_LOGIT = 60.0  # exp() of a larger one comes near the end of float32
+MAX_LOGIT = 60.0  # exp() of a larger one is close to the limit of float32
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Frames in rows, of which a constant is still to be added to each channel.
+    """Frames in rows, with a constant per channel that is still to be added.
 
     name : (batch * frames, channels) in the graph. shift : (channels,) float64.
     """
@@ -111,9 +106,9 @@ class Rows:
 
 
 def add_ecapa(graph: OnnxGraph, network: ECAPA_TDNN, features: str, cosines: Tensor | None) -> str:
-    """Add what turns ``features`` (batch, frames, features) into embeddings (batch, dims).
+    """Add the network: ``features`` (batch, frames, features) to embeddings (batch, dims).
 
-    ``cosines`` (features, coefficients) is a transform of the features that the first layer takes over. Raises
+    ``cosines`` (features, coefficients) is a linear transform of the features to fold into the first layer. Raises
     InputError when the network has groups, another activation than ReLU, or no global context.
     """
     _check(network)
@@ -158,7 +153,7 @@ class EcapaWriter:
         return Rows(rows if (scale > 0).all() else self.op("Mul", rows, scale.sign()), shift)
 
     def taps(self, block: TDNNBlock, frames: str, width: int) -> str:
-        """Put the frames that a convolution sees side by side: (batch * frames, channels) -> (..., ``width``)."""
+        """Concatenate the input frames of a convolution: (batch * frames, channels) -> (batch * frames, ``width``)."""
         taps, dilation = block.conv.kernel_size, block.conv.dilation
         if taps == 1:
             return frames
@@ -167,7 +162,7 @@ class EcapaWriter:
         return self.op("Reshape", self.op("Gather", frames, self.known_taps[taps, dilation], axis=0), [-1, width])
 
     def _which_rows(self, taps: int, dilation: int) -> str:
-        """Return which rows lie side by side, (batch * frames * taps,); reflected at both ends of an utterance."""
+        """Return the row of each tap, (batch * frames * taps,), with reflection at both ends of an utterance."""
         one, last = [[(tap - taps // 2) * dilation for tap in range(taps)]], self.op("Sub", self.num_frames, [1])
         frame = self.op("Abs", self.op("Add", self.op("Unsqueeze", self._count(self.num_frames), [1]), one))
         frame = self.op("Sub", last, self.op("Abs", self.op("Sub", last, frame)))  # (frames, taps)
@@ -175,11 +170,11 @@ class EcapaWriter:
         return self.op("Reshape", self.op("Add", self.op("Unsqueeze", first, [1, 2]), frame), [-1])
 
     def _count(self, number: str) -> str:
-        """Return 0, 1, ... up to ``number`` (1,)."""
+        """Return 0, 1, ..., ``number`` (1,) - 1."""
         return self.op("Range", 0, self.op("Squeeze", number, [0]), 1)
 
     def block(self, block: SERes2NetBlock, frames: Rows) -> Rows:
-        """Res2 convolutions between layers over one frame, squeeze-and-excitation, and the way around them."""
+        """Pointwise layer, Res2 convolutions, pointwise layer, squeeze-and-excitation; and the shortcut around them."""
         wide = self.tdnn(block.tdnn2, self.res2(block, self.tdnn(block.tdnn1, frames)))
         wide_rows = self.op("Add", wide.name, wide.shift)
         utterances = self.utterances(wide_rows, wide.shift.numel())
@@ -194,7 +189,7 @@ class EcapaWriter:
         return Rows(self.op("Add", gated, around), torch.zeros_like(wide.shift))
 
     def res2(self, block: SERes2NetBlock, frames: Rows) -> Rows:
-        """Each group of channels but the first is convolved together with the group before."""
+        """Res2: each group of channels but the first is convolved after adding the output of the group before."""
         scale = block.res2net_block.scale
         names = self.graph.split(frames.name, scale, axis=1)
         first, *groups = (Rows(name, shift) for name, shift in zip(names, frames.shift.chunk(scale), strict=True))
@@ -206,7 +201,7 @@ class EcapaWriter:
         return self.joined(outputs)
 
     def pooled(self, network: ECAPA_TDNN, frames: Rows) -> str:
-        """Attentive statistics and the last layer: rows -> (batch, dims)."""
+        """Attentive statistics pooling and the last layer: rows -> (batch, dims)."""
         eps, num_channels = network.asp.eps, frames.shift.numel()
         utterances = self.utterances(frames.name, num_channels)
         mean = self.time_mean(utterances)  # (batch, 1, channels)
@@ -226,9 +221,9 @@ class EcapaWriter:
         return self.graph.linear(self.op("Squeeze", statistics, [1]), (weight * scale).t(), bias)
 
     def attention(self, network: ECAPA_TDNN, frames: Rows, context: str) -> str:
-        """Return positive weights (batch, frames, channels), of any sum: e to the power of the logits.
+        """Return positive weights (batch, frames, channels), of any sum: exp(logits).
 
-        ``context`` (batch, 1, 2 * channels) is what all frames of an utterance share.
+        ``context`` (batch, 1, 2 * channels) : mean and deviation of the utterance.
         """
         asp, num_channels = network.asp, frames.shift.numel()
         scale, shift = scale_and_shift(asp.tdnn.norm.norm)
@@ -246,16 +241,16 @@ class EcapaWriter:
         return self.op("Exp", logits)
 
     def joined(self, parts: list[Rows]) -> Rows:
-        """Put channels side by side."""
+        """Concatenate channels."""
         shift = torch.cat([part.shift for part in parts])
         return Rows(self.op("Concat", *(part.name for part in parts), axis=1), shift)
 
     def pointwise(self, conv: nn.Module, rows: str) -> str:
-        """SpeechBrain's convolution over one frame."""
+        """SpeechBrain's convolution with one tap."""
         return self.graph.linear(rows, conv.conv.weight.double().squeeze(2).t(), conv.conv.bias.double())
 
     def utterances(self, rows: str, width: int) -> str:
-        """Turn (batch * frames, ``width``) into (batch, frames, ``width``)."""
+        """Reshape (batch * frames, ``width``) to (batch, frames, ``width``)."""
         shape = self.op("Concat", self.batch, self.num_frames, [width], axis=0)
         return self.op("Reshape", rows, shape)
 
@@ -270,15 +265,15 @@ class EcapaWriter:
 
 
 def scale_and_shift(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Return what batch normalisation does in evaluation, as a factor and a summand, (channels,) float64 each."""
+    """Return scale and shift of batch normalisation in evaluation mode, (channels,) float64 each."""
     scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
 def _check(network: ECAPA_TDNN) -> None:
-    """Raise InputError for a network that ``EcapaWriter`` would not write rightly."""
+    """Raise InputError for a network that ``EcapaWriter`` does not support."""
     tdnns = [module for module in network.modules() if isinstance(module, TDNNBlock)]
     if any(tdnn.conv.conv.groups != 1 or not isinstance(tdnn.activation, nn.ReLU) for tdnn in tdnns):
-        raise InputError("embedding_model: the export knows ECAPA_TDNN with ReLU and without groups")
+        raise InputError("embedding_model: the export supports ECAPA_TDNN with ReLU and without groups only")
     if not network.asp.global_context:
-        raise InputError("embedding_model: the export knows ECAPA_TDNN with global_context only")
+        raise InputError("embedding_model: the export supports ECAPA_TDNN with global_context only")

@@ -1,25 +1,21 @@
-"""Trained modules to one ONNX file: waveform (batch, samples) to embedding (batch, dims), both axes free."""
+"""Export trained modules to one ONNX file: waveform (batch, samples) to embedding (batch, dims), both axes dynamic."""
 
-import io
 import logging
 import warnings
-from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
-from unittest.mock import patch
 
 import onnx
 import torch
-from speechbrain.lobes.models import ECAPA_TDNN as speechbrain_ecapa
-from torch import Tensor, nn
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from torch import nn
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.export.onnx_ecapa import OPSET, OnnxGraph, add_ecapa
 from voice_biometrics.export.onnx_front_end import add_front_end, read_front_end
 from voice_biometrics.inference.embedder import INPUT, OUTPUT
-from voice_biometrics.models import ecapa_variants
 from voice_biometrics.models.fast_ecapa import FastEcapa
 
-EXAMPLE_SHAPE = (2, 100)  # utterances, frames: any would do, since both axes are free
+EXAMPLE_SHAPE = (2, 100)  # utterances, frames: any, because both axes are dynamic
 
 
 def export_onnx(modules: nn.ModuleDict, dims: int, path: Path) -> None:
@@ -28,16 +24,17 @@ def export_onnx(modules: nn.ModuleDict, dims: int, path: Path) -> None:
     Arguments
     ---------
     modules : ``compute_features``, ``mean_var_norm`` and ``embedding_model`` of a run, in evaluation mode.
-    dims : numbers in an embedding.
+    dims : dimensions of an embedding.
+    path : file to write.
 
     Raises
     ------
-    InputError : the export does not know one of the modules.
+    InputError : one of the modules is not supported.
     """
     graph, network = OnnxGraph(), modules["embedding_model"]
     front_end = read_front_end(modules["compute_features"], modules["mean_var_norm"])
     features, cosines = add_front_end(graph, front_end, INPUT)
-    if type(network) in (speechbrain_ecapa.ECAPA_TDNN, FastEcapa):  # a class derived from it is another function
+    if type(network) in (ECAPA_TDNN, FastEcapa):  # a derived class may compute something else
         embeddings = add_ecapa(graph, network, features, cosines)
     else:
         features = features if cosines is None else graph.op("MatMul", features, cosines)
@@ -47,41 +44,26 @@ def export_onnx(modules: nn.ModuleDict, dims: int, path: Path) -> None:
 
 
 def add_by_pytorch(graph: OnnxGraph, network: nn.Module, features: str, width: int) -> str:
-    """Add a network as PyTorch's exporter writes it: ``features`` (batch, frames, ``width``) to (batch, dims)."""
+    """Add a network by PyTorch's exporter: ``features`` (batch, frames, ``width``) to (batch, dims)."""
     graph.place = "network/"
     any_size = torch.export.Dim.DYNAMIC
+    example, shapes = (torch.randn(*EXAMPLE_SHAPE, width),), ({0: any_size, 1: any_size},)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with ExitStack() as around:
-            around.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # of PyTorch's own code
-            around.enter_context(redirect_stdout(io.StringIO()))
-            for module in (speechbrain_ecapa, ecapa_variants):
-                around.enter_context(patch.object(module, "length_to_mask", _mask_of_whole))
-            program = torch.onnx.export(
-                network,
-                (torch.randn(*EXAMPLE_SHAPE, width),),
-                input_names=["features"],
-                output_names=["embeddings"],
-                dynamic_shapes=({0: any_size, 1: any_size},),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # from PyTorch's own code
+            # strict: otherwise the len() in SpeechBrain's length_to_mask fixes the batch size
+            program = torch.export.export(network, example, dynamic_shapes=shapes, strict=True)
+            exported = torch.onnx.export(program, opset_version=OPSET, external_data=False, verbose=False)
+    except RuntimeError as error:  # the base of all errors of both exporters
         first_line = str(error).strip().splitlines()[0]
         raise InputError(f"embedding_model: {type(network).__name__} could not be exported: {first_line}") from error
-    embeddings = graph.include(program.model_proto, features)  # (batch, 1, dims)
+    embeddings = graph.include(exported.model_proto, features)  # (batch, 1, dims)
     return graph.op("Squeeze", embeddings, [1])
 
 
-def _mask_of_whole(lengths: Tensor, max_len: int, **_) -> Tensor:
-    """Return the mask of whole utterances; SpeechBrain's own fixes the number of utterances when it is exported."""
-    return torch.ones(lengths.shape[0], max_len)
-
-
 def write_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """Write what an ONNX file says of itself into it."""
+    """Add metadata to an ONNX file."""
     model = onnx.load(path)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)

@@ -1,10 +1,8 @@
-"""Waveforms to normalised features in ONNX, by matrix products: equal to what was trained with.
+"""ONNX graph from waveforms to normalised features, equal to those of SpeechBrain and torchaudio.
 
-ONNX Runtime's own STFT takes longer than the whole network. A Fourier transform of 400 points as one matrix product
-does not, and one step of decimation in frequency halves it: the even bins are those of ``x[n] + x[n + N/2]``, the odd
-ones of ``x[n] - x[n + N/2]``, each half as long.
-
-Source: Cooley and Tukey 1965 (the step); the features are those of SpeechBrain and torchaudio, by their own matrices.
+ONNX Runtime's STFT takes longer than the whole network. A Fourier transform of 400 points is faster as one matrix
+product, and one step of decimation in frequency (Cooley and Tukey 1965) halves its cost: the even bins are those of
+``x[n] + x[n + N/2]``, the odd bins those of ``x[n] - x[n + N/2]``. Mel and cosine matrices are the libraries' own.
 """
 
 import math
@@ -24,14 +22,14 @@ from voice_biometrics.models.features import TorchaudioMFCC
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What defines the features: log mel energies, and perhaps their cosine transform.
+    """Definition of the features: log mel energies, optionally with a cosine transform (MFCC).
 
-    window : (n_fft,). hop : samples. reflects : the waveform's edges are reflected, else there are zeros beyond them.
-    mels : (bins, mels). floor : the least mel energy; offset : or what is added to it, before the logarithm.
-    decibels : decibels for a factor e, or 1 for natural logarithms. top_db : the range below the loudest, None: no end.
+    window : (n_fft,). hop : samples. reflects : pad the waveform by reflection, not with zeros.
+    mels : (bins, mels). floor : minimum mel energy. offset : added to the mel energy, before the logarithm.
+    decibels : factor of the natural logarithm: 1, or dB per factor e. top_db : limit below the loudest value, or None.
     cosines : (mels, coefficients), or None.
-    centred : each utterance's mean over time is taken away. least_deviation : and what is left is divided by its
-        standard deviation over time, or by this where that is smaller; None: it is not.
+    centred : subtract each utterance's mean over time.
+    least_deviation : then divide by the standard deviation over time, which is at least this; None: do not divide.
     """
 
     window: Tensor
@@ -48,27 +46,29 @@ class FrontEnd:
 
 
 def read_front_end(compute_features: nn.Module, mean_var_norm: nn.Module) -> FrontEnd:
-    """Return what defines the features of two modules of a hparams file.
+    """Return the definition of the features of two modules of a run.
 
     Raises InputError for features other than MFCC, Fbank (without deltas and context) and TorchaudioMFCC, and for a
-    normalisation other than that of each utterance by itself, or none.
+    normalisation other than per utterance (``norm_type: sentence``) or none.
     """
     if isinstance(mean_var_norm, InputNormalization) and mean_var_norm.norm_type == "sentence":
         normalisation = {"centred": True, "least_deviation": mean_var_norm.epsilon if mean_var_norm.std_norm else None}
-    elif isinstance(mean_var_norm, LengthsCapableSequential) and not mean_var_norm:  # of nothing
+    elif isinstance(mean_var_norm, LengthsCapableSequential) and not mean_var_norm:  # an empty one: no normalisation
         normalisation = {"centred": False, "least_deviation": None}
     else:
-        raise InputError(f"mean_var_norm: the export knows norm_type sentence, not this {type(mean_var_norm).__name__}")
+        raise InputError(
+            f"mean_var_norm: the export supports norm_type sentence only, found {type(mean_var_norm).__name__}"
+        )
     if isinstance(compute_features, TorchaudioMFCC):
         return FrontEnd(**_of_torchaudio(compute_features), **normalisation)
     if isinstance(compute_features, MFCC | Fbank):
         return FrontEnd(**_of_speechbrain(compute_features), **normalisation)
-    raise InputError(f"compute_features: the export does not know {type(compute_features).__name__}")
+    raise InputError(f"compute_features: the export does not support {type(compute_features).__name__}")
 
 
 def _of_speechbrain(features: MFCC | Fbank) -> dict:
     if features.deltas or features.context:
-        raise InputError("compute_features: the export knows no deltas and no context; train with both False")
+        raise InputError("compute_features: the export supports neither deltas nor context; train with both False")
     stft, bank = features.compute_STFT, features.compute_fbanks
     axes = [axis.repeat(bank.n_stft, 1).t() for axis in (bank.f_central, bank.band)]  # (mels, bins) each
     return dict(
@@ -101,10 +101,10 @@ def _of_torchaudio(features: TorchaudioMFCC) -> dict:
 
 
 def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[str, Tensor | None]:
-    """Add what turns ``waves`` (batch, samples) into normalised features (batch, frames, features).
+    """Add the front end: ``waves`` (batch, samples) to normalised features (batch, frames, features).
 
-    Where only the mean is taken away, the cosine transform (features, coefficients) is left to the network, whose first
-    layer can take it over: centring before it or after it is the same. Returns it as well then, else None.
+    Returns the name of the features and, unless they are divided by a deviation, the cosine transform (features,
+    coefficients), which is left to the first layer of the network: it commutes with the subtraction of the mean.
     """
     graph.place = "front_end/"
     n_fft = front_end.window.numel()
@@ -127,7 +127,7 @@ def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[st
 def _frames(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> str:
     """Cut overlapping frames, centred on every ``hop`` samples: (batch, samples) -> (batch, frames, n_fft).
 
-    The waveform is cut into blocks, of which hop and frame are multiples, and frames are gathered from whole blocks.
+    Frames are gathered from blocks whose length divides both hop and frame.
     """
     n_fft, hop = front_end.window.numel(), front_end.hop
     block = math.gcd(n_fft, hop)
@@ -168,15 +168,15 @@ def _logarithm(graph: OnnxGraph, front_end: FrontEnd, energies: str) -> str:
 
 
 def _centred_in(window: Tensor, n_fft: int) -> Tensor:
-    """Return the window with zeros on both sides, as torch's STFT puts a shorter one into its frame."""
+    """Return the window zero-padded on both sides to ``n_fft``, as torch's STFT does."""
     if n_fft % 2:
-        raise InputError(f"compute_features: the export knows an even n_fft only, found {n_fft}")
+        raise InputError(f"compute_features: the export supports an even n_fft only, found {n_fft}")
     missing = n_fft - window.numel()
     return F.pad(window, (missing // 2, missing - missing // 2))
 
 
 def _fourier(n_fft: int, first: int) -> Tensor:
-    """Return cosines beside sines, (n_fft / 2, 2 * bins), of every other bin from ``first`` to half the rate."""
+    """Return cosines and sines, (n_fft / 2, 2 * bins), of every second bin from ``first``."""
     bins = torch.arange(first, n_fft // 2 + 1, 2, dtype=torch.float64)
     angles = 2 * math.pi / n_fft * torch.arange(n_fft // 2, dtype=torch.float64)[:, None] * bins
     return torch.cat([angles.cos(), angles.sin()], dim=1)

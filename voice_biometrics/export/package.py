@@ -1,9 +1,8 @@
-"""A finished run to a model folder, whole or not there.
+"""Write the model folder of a trained run: complete, or not at all.
 
-The layout that SpeechBrain's own ``SpeakerRecognition.from_hparams(source=...)`` loads, without the network.
-
-``hyperparams.yaml`` (the modules, as they were trained) and ``embedding_model.ckpt`` (their weights). A hparams file is
-a program: SpeechBrain runs it when it loads it.
+It includes ``speechbrain/``, the layout that SpeechBrain's ``SpeakerRecognition.from_hparams(source=...)`` loads:
+``hyperparams.yaml`` (the modules as they were trained) and ``embedding_model.ckpt`` (their weights). SpeechBrain runs
+the hparams file as a program.
 """
 
 import hashlib
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ruamel.yaml.comments import CommentedMap
 from safetensors.torch import save as safetensors_bytes
 
 from voice_biometrics.common.audio import read_audio
@@ -24,8 +22,8 @@ from voice_biometrics.evaluation.conditions import conditions_named
 from voice_biometrics.evaluation.groups import measure_groups
 from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun, as_yaml
 from voice_biometrics.export.calibration import (
+    ExportedRun,
     Measured,
-    Source,
     calibration_entry,
     check_calibration_runs,
     held_out_more_than_once,
@@ -51,16 +49,20 @@ from voice_biometrics.inference.model_folder import (
 )
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S, embed
 
-HEADER = """\
+MIN_COSINE = 0.99999  # of an ONNX embedding to the run's
+NUM_COMPARED = 30  # utterances, from the shortest to the longest
+CARD_CONDITIONS = ("channel", "noise:10", "telephone", "short:1,2")
+
+SPEECHBRAIN_HEADER = """\
 # {name} {version}, for SpeechBrain:
 #   from speechbrain.inference.speaker import SpeakerRecognition
 #   model = SpeakerRecognition.from_hparams(source="<this folder>", savedir="<this folder>")
 #   model.verify_files("a.wav", "b.wav")
-# Its score is the cosine that ../calibration.json gives a meaning to (fp32); its threshold of 0.25 is not this model's.
+# Its score is the cosine that ../calibration.json calibrates (fp32); ignore its threshold of 0.25.
 
 sample_rate: {sample_rate}
 """
-FOOTER = f"""
+SPEECHBRAIN_FOOTER = f"""
 modules:
     compute_features: !ref <compute_features>
     mean_var_norm: !ref <mean_var_norm>
@@ -71,49 +73,37 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def write_speechbrain_layout(run: TrainedRun, folder: Path, version: str) -> None:
-    """Write the two files to ``folder``."""
-    folder.mkdir()
-    header = HEADER.format(name=run.settings["name"], version=version, sample_rate=run.sample_rate)
-    nodes = CommentedMap(run.nodes)
-    (folder / "hyperparams.yaml").write_text(header + as_yaml(nodes).rstrip() + "\n" + FOOTER, encoding="utf-8")
-    torch.save(run.modules[WEIGHTS].state_dict(), folder / f"{WEIGHTS}.ckpt")
-
-
-LEAST_COSINE = 0.99999  # of an ONNX embedding to the run's own
-NUM_COMPARED = 30  # utterances, from the shortest to the longest
-CARD_CONDITIONS = ("channel", "noise:10", "telephone", "short:1,2")
-
-
 def write_model_folder(run: TrainedRun, others: Sequence[TrainedRun], destination: Path, version: str) -> ModelFolder:
-    """Make the model folder of a run; one that is there is replaced when the new one is complete.
+    """Export a run to a model folder; an existing one is replaced when the new one is complete.
 
     Arguments
     ---------
-    run : what to export. others : runs of the same kind whose held-out speakers the calibration is to come from; none
-        for the run's own. destination : the model folder. version : of the model, in words of the user.
+    run : the run to export.
+    others : runs of the same hparams whose held-out speakers calibrate it; empty: its own held-out speakers do.
+    destination : the model folder.
+    version : of the model.
 
     Raises
     ------
-    InputError : a module cannot be exported, nobody was held out, another run was built otherwise, the ONNX file does
-        not give the run's embeddings, or ``destination`` is something else than a model folder.
+    InputError : a module is not supported, no speakers were held out, another run was trained differently, the ONNX
+        embeddings differ from the run's, or ``destination`` is not a model folder.
     """
-    check_calibration_runs(run, others)  # at the door, since the rest takes minutes
+    check_calibration_runs(run, others)  # first, because the rest takes minutes
     if not others:
         run.held_out()
     if destination.exists() and not (destination / SUMS_NAME).is_file():
-        raise InputError(f"{destination}: is there and is no model folder; name another place: --model_folder")
+        raise InputError(f"{destination}: exists and is not a model folder; choose another --model_folder")
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as scratch:
         folder = Path(scratch) / "model"
-        own = Source(run, make_embedders(run, folder))
-        sources = [Source(other, make_embedders(other, Path(scratch) / f"{i}")) for i, other in enumerate(others)]
+        own = ExportedRun(run, make_embedders(run, folder))
+        sources = [ExportedRun(other, make_embedders(other, Path(scratch) / f"{i}")) for i, other in enumerate(others)]
         for source in (own, *sources):
-            check_parity(source.run, source.embedders["fp32"])
+            check_parity(source)
         fill(folder, run, sources or [own], version)
         model = read_model_folder(folder)
         for precision in ONNX_NAMES:
-            Embedder(model, precision)  # what cannot be loaded is not handed out
+            Embedder(model, precision)  # fails if the file cannot be loaded
         if destination.exists():
             os.replace(destination, Path(scratch) / "before")
         os.replace(folder, destination)
@@ -121,7 +111,7 @@ def write_model_folder(run: TrainedRun, others: Sequence[TrainedRun], destinatio
 
 
 def make_embedders(run: TrainedRun, folder: Path) -> dict[str, OnnxEmbedder]:
-    """Write the two ONNX files of a run, without metadata, to a new folder and load them."""
+    """Write the ONNX files of a run, without metadata, to a new folder and load them."""
     folder.mkdir()
     export_onnx(run.modules, run.dims, folder / ONNX_NAMES["fp32"])
     quantise(folder / ONNX_NAMES["fp32"], folder / ONNX_NAMES["int8"])
@@ -131,11 +121,9 @@ def make_embedders(run: TrainedRun, folder: Path) -> dict[str, OnnxEmbedder]:
     }
 
 
-def check_parity(run: TrainedRun, embedder: OnnxEmbedder) -> float:
-    """Return the least cosine of ONNX embeddings to the run's own, of utterances from the shortest to the longest.
-
-    Raises InputError when it is below 0.99999.
-    """
+def check_parity(source: ExportedRun) -> None:
+    """Raise InputError when an fp32 embedding of a training utterance differs from the run's by cosine."""
+    run, embedder = source.run, source.embedders["fp32"]
     manifest = run.utterances(run.manifests / "train.csv").sort_values("duration")
     chosen = manifest.iloc[np.unique(np.linspace(0, len(manifest) - 1, NUM_COMPARED).astype(int))]
     cosines = []
@@ -144,42 +132,68 @@ def check_parity(run: TrainedRun, embedder: OnnxEmbedder) -> float:
         samples = np.resize(samples, max(samples.size, embedder.min_samples))
         pair = np.stack([embed(run.modules, torch.from_numpy(samples)[None])[0], embedder(samples)]).astype(np.float64)
         cosines.append(pair[0] @ pair[1] / np.linalg.norm(pair, axis=1).prod())
-    if not min(cosines) >= LEAST_COSINE:
+    if not min(cosines) >= MIN_COSINE:
         raise InputError(
-            f"{run.folder}: the ONNX file gives other embeddings than the run (cosine {min(cosines):.6f}, expected "
-            f"{LEAST_COSINE} or more): the export does not know this network well enough"
+            f"{run.folder}: the ONNX embeddings differ from the run's (cosine {min(cosines):.6f}, expected "
+            f"{MIN_COSINE} or more): the export does not support this network"
         )
-    return min(cosines)
 
 
-def fill(folder: Path, run: TrainedRun, sources: Sequence[Source], version: str) -> None:
+def fill(folder: Path, run: TrainedRun, sources: Sequence[ExportedRun], version: str) -> None:
     """Write all other files of the model folder beside the two ONNX files."""
     by_precision = {precision: measure(score_held_out(sources, precision)) for precision in ONNX_NAMES}
-    held_out = _in_words(run, sources)
-    own = fingerprints(run)
+    held_out, digests = describe_held_out(run, sources), fingerprints(run)
     for precision, name in ONNX_NAMES.items():
-        metadata = onnx_metadata(run.settings["name"], version, run.sample_rate, own[precision])
+        metadata = onnx_metadata(run.settings["name"], version, run.sample_rate, digests[precision])
         write_metadata(folder / name, metadata)
-    write_json(_calibration(run, version, held_out, by_precision, own), folder / CALIBRATION_NAME)
+    write_json(_calibration(run, version, held_out, by_precision, digests), folder / CALIBRATION_NAME)
     write_speechbrain_layout(run, folder / SPEECHBRAIN_NAME, version)
     tensors = {name: tensor.contiguous() for name, tensor in run.modules[WEIGHTS].state_dict().items()}
-    (folder / WEIGHTS_NAME).write_bytes(safetensors_bytes(tensors, weights_metadata(run, version, own["fp32"])))
+    (folder / WEIGHTS_NAME).write_bytes(safetensors_bytes(tensors, weights_metadata(run, version, digests["fp32"])))
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.*"))}
     others = [source.run for source in sources if source.run is not run]
-    further = _further(sources, by_precision["fp32"])
+    further = _further_results(sources, by_precision["fp32"])
     facts = CardFacts(run, others, version, held_out, by_precision, sizes=sizes, **further)
     (folder / CARD_NAME).write_text(write_card(facts), encoding="utf-8")
     write_sums(folder)
 
 
 def fingerprints(run: TrainedRun) -> dict[str, str]:
-    """Return the fingerprint of each precision: int8 scores have another scale."""
+    """Return the fingerprint of each precision; they differ because int8 scores have another scale."""
     exact = run.fingerprint()
     return {"fp32": exact, "int8": hashlib.sha256(f"{exact} {SCHEME}".encode()).hexdigest()}
 
 
-def _further(sources: Sequence[Source], measured: Measured) -> dict:
-    """Measure other conditions, and groups, at the first operating point there is."""
+def write_speechbrain_layout(run: TrainedRun, folder: Path, version: str) -> None:
+    """Write the two files of SpeechBrain's layout to a new folder."""
+    folder.mkdir()
+    header = SPEECHBRAIN_HEADER.format(name=run.settings["name"], version=version, sample_rate=run.sample_rate)
+    text = header + as_yaml(run.nodes).rstrip() + "\n" + SPEECHBRAIN_FOOTER
+    (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+    torch.save(run.modules[WEIGHTS].state_dict(), folder / f"{WEIGHTS}.ckpt")
+
+
+def describe_held_out(run: TrainedRun, sources: Sequence[ExportedRun]) -> str:
+    """Return a description of the speakers that the model was measured on."""
+    runs = [source.run for source in sources]
+    speakers = {speaker for other in runs for speaker in other.held_out().manifest["spk_id"]}
+    words = f"{len(speakers)} speakers of {run.settings.get('valid_corpus') or run.settings['corpus']}, "
+    if runs == [run]:
+        words += "held out of training"
+    else:
+        words += f"held out of {len(runs)} trainings with the same hparams (this model may have been trained on them)"
+        if several := held_out_more_than_once(runs):
+            words += (
+                f"; {several} of them were held out of more than one training: their trials count once per training, "
+                "and the intervals treat them as one speaker"
+            )
+    if any(other.held_out_chose_it for other in runs):
+        words += "; they also selected the checkpoint, so the figures are slightly optimistic"
+    return words
+
+
+def _further_results(sources: Sequence[ExportedRun], measured: Measured) -> dict:
+    """Return results under other conditions, and by group, at the first operating point if there is one."""
     if not measured.thresholds.points:
         return {"use": "", "conditions": {}, "groups": None}
     use, point = next(iter(measured.thresholds.points.items()))
@@ -189,34 +203,12 @@ def _further(sources: Sequence[Source], measured: Measured) -> dict:
         for condition in conditions
     }
     decided = measured.trials.table.assign(score=measured.llrs)
-    return {
-        "use": use,
-        "conditions": altered,
-        "groups": measure_groups(decided, measured.trials.utterances, point.threshold),
-    }
-
-
-def _in_words(run: TrainedRun, sources: Sequence[Source]) -> str:
-    """Say whom the model was measured on."""
-    speakers = {speaker for source in sources for speaker in source.run.held_out().manifest["spk_id"]}
-    runs = [source.run for source in sources]
-    words = f"{len(speakers)} speakers of {run.settings.get('valid_corpus') or run.settings['corpus']} that "
-    if runs == [run]:
-        words += "were held out of training"
-    else:
-        words += f"were held out of {len(sources)} trainings of the same kind; this model itself may have heard them"
-        if several := held_out_more_than_once(runs):
-            words += (
-                f". {several} of them were held out of more than one: their trials count once for each network, and "
-                "the intervals take them as one speaker"
-            )
-    if any(source.run.held_out_chose_it for source in sources):
-        words += "; they chose the checkpoint as well, so that the figures are a little too good"
-    return words
+    groups = measure_groups(decided, measured.trials.utterances, point.threshold)
+    return {"use": use, "conditions": altered, "groups": groups}
 
 
 def _calibration(
-    run: TrainedRun, version: str, held_out: str, by_precision: Mapping[str, Measured], own: Mapping[str, str]
+    run: TrainedRun, version: str, held_out: str, by_precision: Mapping[str, Measured], digests: Mapping[str, str]
 ) -> dict:
     """Return the content of ``calibration.json``."""
     utterances = by_precision["fp32"].trials.utterances
@@ -239,7 +231,7 @@ def _calibration(
             },
         },
         "embedders": {
-            precision: calibration_entry(measured, ONNX_NAMES[precision], own[precision])
+            precision: calibration_entry(measured, ONNX_NAMES[precision], digests[precision])
             for precision, measured in by_precision.items()
         },
     }

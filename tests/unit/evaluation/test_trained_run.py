@@ -1,5 +1,6 @@
-"""A run folder: the modules as they were trained, wherever it is now, and the speakers that it held out."""
+"""A run folder: its modules as they were trained, wherever it is now, and its held-out speakers."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -22,17 +23,19 @@ def folder(corpus, tmp_path):
     return write_run_folder(tmp_path / "run", corpus, num_held_out=2)
 
 
-def test_weights_and_settings_are_those_of_the_run(folder):
+def arguments(folder, corpus, *more):
+    return [TINY, "--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder), *more]
+
+
+def test_weights_and_settings_are_loaded_and_nothing_in_the_folder_changes(folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     run = TrainedRun(folder)
     saved = torch.load(next(folder.glob("save/CKPT*/embedding_model.ckpt")), weights_only=True)
     loaded = run.modules["embedding_model"].state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items()) and len(saved) == len(loaded)
     assert (run.sample_rate, run.dims) == (16000, 16) and not run.modules["embedding_model"].training
-
-
-def test_reading_changes_nothing_in_the_folder(folder):
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    TrainedRun(folder).held_out()
+    assert run.num_head_parameters == 3 * 16
+    assert run.held_out().is_held_out and run.trial_set().name == "valid"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -40,13 +43,37 @@ def test_a_run_and_a_corpus_that_were_moved_are_found(folder, corpus, tmp_path):
     expected = TrainedRun(folder).fingerprint()
     shutil.move(folder, tmp_path / "elsewhere")
     shutil.copytree(corpus, tmp_path / "voices")
-    run = TrainedRun.from_command_line([str(tmp_path / "elsewhere"), "--data_folder", str(tmp_path / "voices")], "")
-    manifest, trials = run.held_out().manifest, run.held_out().trials
-    assert run.fingerprint() == expected
-    assert manifest["wav"].str.startswith(str(tmp_path / "voices")).all() and trials["target"].sum() == 2 * 3
+    given = [str(tmp_path / "elsewhere"), "--data_folder", str(tmp_path / "voices"), "--as_norm_top", "2"]
+    run = TrainedRun.from_command_line(given, "")
+    held_out = run.held_out()
+    assert run.fingerprint() == expected and run.scoring.as_norm_top == 2
+    assert held_out.manifest["wav"].str.startswith(str(tmp_path / "voices")).all()
+    assert held_out.trials["target"].sum() == 2 * 3
 
 
-def test_comments_and_order_in_the_hparams_leave_the_fingerprint_and_values_change_it(folder):
+def test_a_run_from_before_the_packages_and_the_renamed_keys_is_read(folder, corpus):
+    """``hyperparams.yaml`` names classes where they were, and keys as they were called."""
+    new, path = TrainedRun(folder), folder / "hyperparams.yaml"
+    text = path.read_text()
+    places = {"experiment.checkpoints.WholeCheckpointer": "checkpoints.WholeCheckpointer"}
+    places["augmentation.augment.Augmentation"] = "augmentation.Augmentation"
+    for now, then in places.items():
+        assert f"voice_biometrics.{now}" in text
+        text = text.replace(f"voice_biometrics.{now}", f"voice_biometrics.{then}")
+    for now, then in {
+        "n_mels": "num_features",
+        "sentence_len": "crop_duration_s",
+        "lr_annealing": "lr_scheduler",
+    }.items():
+        text, found = re.subn(f"^{now}:", f"{then}:", text, flags=re.MULTILINE)
+        assert found == 1
+    path.write_text(text)
+    old = TrainedRun.from_command_line(arguments(folder, corpus), "")
+    assert old.fingerprint() == TrainedRun(folder).fingerprint() == new.fingerprint()
+    assert old.settings["n_mels"] == 80 and old.held_out().trials.equals(new.held_out().trials)
+
+
+def test_values_change_the_fingerprint_and_comments_do_not(folder):
     before = TrainedRun(folder).fingerprint()
     path = folder / "hyperparams.yaml"
     text = path.read_text()
@@ -56,7 +83,7 @@ def test_comments_and_order_in_the_hparams_leave_the_fingerprint_and_values_chan
     assert TrainedRun(folder).fingerprint() != before
 
 
-def test_the_best_checkpoint_is_read_and_the_newest_when_asked_for(folder, corpus):
+def test_the_best_checkpoint_is_loaded_and_the_newest_on_request(folder, corpus):
     best = TrainedRun(folder)
     later = write_run_folder(folder.parent / "later", corpus, "--seed", "2", num_held_out=2, epoch=2)
     newer = shutil.copytree(next(later.glob("save/CKPT*")), folder / "save" / "CKPT+2099-01-01+00-00-00+00")
@@ -69,30 +96,26 @@ def test_the_best_checkpoint_is_read_and_the_newest_when_asked_for(folder, corpu
     assert not newest.held_out_chose_it
 
 
-def test_a_speaker_in_both_parts_is_refused(folder):
+def test_a_held_out_speaker_that_was_trained_on_is_refused(folder):
     path = folder / "manifests" / "train.csv"
     heard = pd.read_csv(folder / "manifests" / "valid.csv", dtype=str)["spk_id"].iloc[0]
     table = pd.read_csv(path, dtype=str)
     table.loc[0, "spk_id"] = heard
     table.to_csv(path, index=False)
-    with pytest.raises(InputError, match=f"speaker {heard} was trained on"):
+    with pytest.raises(InputError, match=f"valid.csv: speaker {heard} was trained on"):
         TrainedRun(folder).held_out()
 
 
-def test_what_is_no_finished_run_is_told(folder, tmp_path):
+def test_a_folder_without_a_trained_run_and_other_arguments_than_those_of_the_training_are_refused(
+    folder, corpus, tmp_path
+):
+    with pytest.raises(InputError, match="another embedding_model"):
+        TrainedRun.from_command_line(arguments(folder, corpus, "--embedding_dim", "8"), "")
+    with pytest.raises(InputError, match="another compute_features"):
+        TrainedRun.from_command_line(arguments(folder, corpus, "--n_mels", "40"), "")
     with pytest.raises(InputError, match="expected a run folder"):
         TrainedRun(tmp_path)
     for checkpoint in folder.glob("save/CKPT*"):
         shutil.rmtree(checkpoint)
     with pytest.raises(InputError, match="no checkpoint"):
         TrainedRun(folder)
-
-
-def test_other_arguments_than_those_of_the_training_are_refused_by_name(folder, corpus):
-    given = [TINY, "--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder)]
-    assert TrainedRun.from_command_line(given, "").fingerprint() == TrainedRun(folder).fingerprint()
-    with pytest.raises(InputError, match="another embedding_model"):
-        TrainedRun.from_command_line([*given, "--embedding_dim", "8"], "")
-    other = TrainedRun(write_run_folder(folder.parent / "other", corpus, "--n_mels", "40", num_held_out=2))
-    with pytest.raises(InputError, match="another compute_features.*the same hparams"):
-        other.check_same_modules(TrainedRun(folder).nodes, "runs of the same hparams")
