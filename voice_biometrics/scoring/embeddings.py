@@ -1,4 +1,4 @@
-"""Utterances to embeddings: each once, whole, in batches of equal length, so that none depends on its neighbours."""
+"""Utterances to embeddings, in batches of equal length, so that none depends on the others of its batch."""
 
 import math
 from collections import deque
@@ -14,15 +14,15 @@ from tqdm import tqdm
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import InputError
 
-FRONT_TO_EMBEDDING = ("compute_features", "mean_var_norm", "embedding_model")  # the modules of a run that are used here
-MIN_DURATION_S = 0.5  # a shorter utterance is repeated up to it: the network's kernels need some frames
+FRONT_TO_EMBEDDING = ("compute_features", "mean_var_norm", "embedding_model")  # modules of a run
+MIN_DURATION_S = 0.5  # shorter utterances are repeated: the network's kernels need some frames
 MAX_BATCH_S = 60.0  # audio in one batch, seconds
 
 Alter = Callable[[np.ndarray, int, str], np.ndarray]  # samples, Hz, utterance ID -> samples
 
 
 class Utterances(Dataset):
-    """The whole utterances of a manifest, altered if asked for, by row: (samples,) float32."""
+    """Whole utterances of a manifest by row, optionally altered: (samples,) float32."""
 
     def __init__(self, manifest: pd.DataFrame, sample_rate: int, alter: Alter | None) -> None:
         self.rows = list(zip(manifest["ID"], manifest["wav"], manifest["start"], manifest["stop"], strict=True))
@@ -59,15 +59,19 @@ def embed_manifest(
     alter: Alter | None = None,
     segment_s: float = 0.0,
 ) -> np.ndarray:
-    """Return the embeddings, float32 (utterances, dims), of a manifest's rows in their order, with a progress bar.
+    """Return the embeddings, float32 (utterances, dims), of a manifest in its order, with a progress bar.
 
-    ``modules`` holds ``compute_features``, ``mean_var_norm`` and ``embedding_model``, and is put into its evaluation
-    mode. ``alter``, such as a Condition, is applied to each utterance after reading. An utterance longer than
-    ``segment_s`` (seconds; 0: however long) is embedded in segments of this length, evenly spaced over all of it, and
-    gets their mean. Raises InputError, naming the utterance, when one cannot be read or its embedding is not finite.
+    Arguments
+    ---------
+    modules : ``compute_features``, ``mean_var_norm`` and ``embedding_model``; set to evaluation mode.
+    alter : applied to each utterance after reading, such as a ``Condition``.
+    segment_s : longer utterances (seconds) are embedded in evenly spaced segments of this length, which are averaged;
+        0: all utterances whole.
+
+    Raises InputError, naming the utterance, when one cannot be read or its embedding is not finite.
     """
     if segment_s and segment_s < MIN_DURATION_S:
-        raise InputError(f"segment_s is {segment_s}: expected 0 (whole utterances) or {MIN_DURATION_S} s and more")
+        raise InputError(f"segment_s is {segment_s}: expected 0 (whole utterances) or at least {MIN_DURATION_S} s")
     modules.eval()
     by_length = manifest["duration"].to_numpy().argsort(kind="stable")
     loader = DataLoader(
@@ -93,8 +97,8 @@ def _computed_side_by_side(
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Apply ``compute`` to each batch and yield (rows, result) in order.
 
-    On a CPU several batches are computed at once with one thread each: a single utterance is too small to be shared by
-    threads, and this takes half the time. Only a few batches wait in memory.
+    On a CPU several batches are computed in parallel with one thread each, which takes half the time, since one
+    utterance is too small to share between threads. Only a few batches are kept in memory.
     """
     num_threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
     waiting: deque[tuple[list[int], Future]] = deque()
@@ -123,7 +127,7 @@ def _segments(utterances: Iterable[tuple[int, np.ndarray]], num_samples: int) ->
 def _equal_lengths(
     utterances: Iterable[tuple[int, np.ndarray]], max_samples: float
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Group neighbours of the same length into batches (rows, waves of (utterances, samples))."""
+    """Group consecutive utterances of the same length into batches (rows, waves of (utterances, samples))."""
     rows: list[int] = []
     waves: list[torch.Tensor] = []
     for row, samples in utterances:

@@ -1,4 +1,4 @@
-"""Embeddings and trials to scores, as the scoring keys of the hparams say: cosine, mean subtraction, AS-norm."""
+"""Score trials as the scoring keys of the hparams say: cosine, mean subtraction, AS-norm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ COHORTS = ("speakers", "utterances")
 
 @dataclass(frozen=True)
 class Scoring:
-    """How trials are scored.
+    """Scoring keys of the hparams.
 
-    subtract_mean : take the cohort's mean embedding away before the cosine.
-    as_norm_top : AS-norm by so many of the cohort, those most like the utterance; 0 for none.
-    as_norm_cohort : what the cohort is made of: ``speakers`` (an average each) or ``utterances``.
+    subtract_mean : subtract the cohort's mean embedding before the cosine.
+    as_norm_top : AS-norm with so many members of the cohort, those most similar to the utterance; 0 for no AS-norm.
+    as_norm_cohort : members of the cohort: ``speakers`` (an average each) or ``utterances``.
     """
 
     subtract_mean: bool = False
@@ -37,7 +37,7 @@ class Scoring:
         if self.as_norm_cohort not in COHORTS:
             raise InputError(f"as_norm_cohort is {self.as_norm_cohort!r}: expected {' or '.join(COHORTS)}")
         if self.as_norm_top != 0 and self.as_norm_top < 2:
-            raise InputError(f"as_norm_top is {self.as_norm_top}: expected 0 (no AS-norm), or 2 and more")
+            raise InputError(f"as_norm_top is {self.as_norm_top}: expected 0 (no AS-norm), or 2 or more")
 
     @classmethod
     def from_hparams(cls, hparams: Mapping[str, object]) -> "Scoring":
@@ -46,11 +46,11 @@ class Scoring:
 
     @property
     def needs_cohort(self) -> bool:
-        """Whether training utterances must be embedded as well."""
+        """True when training utterances must be embedded as well."""
         return self.subtract_mean or self.as_norm_top > 0
 
     def in_words(self) -> str:
-        """Say how trials are scored."""
+        """Return a description for reports."""
         words = "cosine"
         if self.subtract_mean:
             words += ", the cohort's mean subtracted"
@@ -60,10 +60,10 @@ class Scoring:
 
 
 class Scorer:
-    """Scores trials; the cohort is that of training speakers, who are in no trial."""
+    """Score trials with a cohort of training speakers, who are in no trial."""
 
     def __init__(self, scoring: Scoring, cohort: np.ndarray | None = None, cohort_speakers: np.ndarray | None = None):
-        """``cohort`` (utterances, dims) and the speaker of each (utterances,), where ``scoring`` needs them."""
+        """``cohort`` : (utterances, dims) and ``cohort_speakers`` : (utterances,), if ``scoring`` needs them."""
         self.scoring = scoring
         self.cohort_speakers = np.array([]) if cohort_speakers is None else cohort_speakers
         if scoring.needs_cohort:
@@ -85,15 +85,15 @@ class Scorer:
 
         Arguments
         ---------
-        name : what they are called in tables.
+        name : of the list of trials, for tables.
         embeddings : (utterances, dims) float, of the rows of ``utterances``.
         utterances : a manifest.
         trials : ``enrol_id``, ``test_id``, ``target``.
-        enrolment : ``model_id``, ``utt_id``, where trials name models of several utterances.
+        enrolment : ``model_id``, ``utt_id``, if trials name models of several utterances.
 
         Raises
         ------
-        InputError : a speaker of the trials is in the cohort; or as ``score_normalisation`` and ``scoring``.
+        InputError : a speaker of the trials is in the cohort; or as ``as_norm`` and ``cosine``.
         """
         check_other_speakers("the cohort", self.cohort_speakers, utterances["spk_id"])
         if self.scoring.subtract_mean:

@@ -104,5 +104,5 @@ def test_a_long_utterance_gets_the_mean_of_its_segments_and_a_short_one_is_whole
 
 
 def test_segments_too_short_to_embed_are_refused(modules, manifest):
-    with pytest.raises(InputError, match=r"segment_s is 0.1: expected 0 \(whole utterances\) or 0.5 s and more"):
+    with pytest.raises(InputError, match="segment_s is 0.1"):
         embed_manifest(modules, manifest, 16000, "cpu", segment_s=0.1)

@@ -52,14 +52,14 @@ def test_as_norm_uses_the_cohort_of_utterances_or_of_speakers(embeddings, cohort
 
 def test_a_cohort_with_a_speaker_of_the_trials_is_refused(embeddings, cohort):
     speakers = np.where(cohort[1] == "t0", "b", cohort[1])
-    with pytest.raises(InputError, match="speaker b is in the cohort and in the trials"):
+    with pytest.raises(InputError, match="speaker b .*cohort"):
         Scorer(Scoring(subtract_mean=True), cohort[0], speakers).score("clean", embeddings, UTTERANCES, TRIALS)
 
 
-@pytest.mark.parametrize(("keys", "told"), [({"as_norm_cohort": "x"}, "speakers or utt"), ({"as_norm_top": 1}, "0")])
-def test_unknown_scoring_is_told(keys, told):
-    with pytest.raises(InputError, match=told):
-        Scoring(**keys)
+def test_unknown_scoring_is_refused():
+    for keys, named in (({"as_norm_cohort": "x"}, "speakers or utterances"), ({"as_norm_top": 1}, "as_norm_top is 1")):
+        with pytest.raises(InputError, match=named):
+            Scoring(**keys)
 
 
 def test_every_other_utterance_is_tried_against_every_model():
@@ -72,7 +72,7 @@ def test_every_other_utterance_is_tried_against_every_model():
 
 
 def test_more_utterances_than_anybody_has_are_told():
-    with pytest.raises(InputError, match="no speaker has 4 utterances to enrol with and one more"):
+    with pytest.raises(InputError, match="no speaker has 4 utterances"):
         draw_enrolment(UTTERANCES, 4, seed=0, name="test")
 
 
@@ -92,20 +92,17 @@ def test_a_model_of_several_utterances_is_scored(embeddings):
     assert len(found.scores) == len(trials) and found.speakers()[0][0] == "a"
 
 
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        ("m,a9\n", "line 2: model m, utterance a9: this row names an utterance that is not in the manifest"),
-        ("m,a0\nm,b0\n", "line 3: model m, utterance b0: this row gives a model a second speaker"),
-        ("a0,a1\n", "line 2: .* names a model like an utterance"),
-        ("m,a0\nm,a0\n", "line 3: .* comes twice"),
+def test_a_faulty_enrolment_list_is_named_by_line(tmp_path):
+    for rows, named in (
+        ("m,a9\n", "line 2: model m, utterance a9"),
+        ("m,a0\nm,b0\n", "line 3: .*utterance b0: second speaker"),
+        ("a0,a1\n", "line 2: model a0"),
+        ("m,a0\nm,a0\n", "line 3: .*repeated"),
         ("", "expected rows of model_id and utt_id"),
-    ],
-)
-def test_a_faulty_enrolment_list_is_told_by_line(rows, told, tmp_path):
-    (tmp_path / "enrol.csv").write_text("model_id,utt_id\n" + rows)
-    with pytest.raises(InputError, match=told):
-        read_enrolment(tmp_path / "enrol.csv", UTTERANCES)
+    ):
+        (tmp_path / "enrol.csv").write_text("model_id,utt_id\n" + rows)
+        with pytest.raises(InputError, match=named):
+            read_enrolment(tmp_path / "enrol.csv", UTTERANCES)
 
 
 def test_a_sound_enrolment_list_is_read(tmp_path):
