@@ -30,7 +30,7 @@ def without_repeated(
     ------
     InputError : a trial is repeated with another score or label.
     """
-    repeated = scores.duplicated(ID_COLUMNS).to_numpy()
+    repeated = pd.Series(trial_keys([scores])[0]).duplicated().to_numpy()
     if not repeated.any():
         return scores
     differs = repeated & ~scores.duplicated([*ID_COLUMNS, "target", "score"]).to_numpy()

@@ -90,7 +90,7 @@ def test_repeated_trials_count_once_in_either_system(capsys):
     a, b = system(2.0, 0), system(2.0, 1)
     aligned = align_scores(a, pd.concat([b, b.iloc[:3]]), ("x.csv", "y.csv"))
     assert [len(side) for side in aligned] == [len(TRIALS), len(TRIALS)]
-    assert "y.csv: 3 trials" in capsys.readouterr().out
+    assert "y.csv: 3 repeated" in capsys.readouterr().out
 
 
 def test_speakers_are_found_from_targets():
