@@ -25,12 +25,10 @@ SET_BY_THE_STUDY = {
     "save_folder": "each run has its own",
     "seed": "use --seeds",
 }
-EVALUATION_CODE = tuple(
-    f"voice_biometrics/{name}"
-    for name in (
-        "common/audio.py", "augmentation", "models", "scoring", "metrics", "evaluation/conditions.py",
-        "evaluation/trained_run.py", "ablation/score_run.py", "ablation/statistics.py",
-    )
+EVALUATION_CODE = (
+    "voice_biometrics/common/audio.py", "voice_biometrics/scoring", "voice_biometrics/metrics",
+    "voice_biometrics/evaluation/conditions.py", "voice_biometrics/evaluation/trained_run.py",
+    "voice_biometrics/ablation/score_run.py", "voice_biometrics/ablation/statistics.py",
 )  # fmt: skip
 STATE = "study.json"
 MAX_REASONS = 3  # printed for one run

@@ -1,7 +1,7 @@
 """Carry out the runs of a study: train and evaluate each in its own processes, one or several runs at a time.
 
-``study.json`` of a run folder: ``fingerprint``; ``num_starts`` of the training; ``trained``, whether it is complete;
-``train_cpu_s``, null if it was interrupted; ``hardware``; ``evaluated_from``, null before the evaluation.
+``study.json`` of a run folder: ``fingerprint``; ``trained``, whether the training is complete; ``train_cpu_s``, null if
+it was interrupted; ``hardware``; ``evaluated_from``, null before the evaluation.
 """
 
 import os
@@ -28,7 +28,6 @@ LOG = "study.log"
 TRIALS = "trials"  # folder in that of the study
 POLL_S = 0.5
 NUM_LAST_LINES = 8
-LAST_BYTES = 20_000  # of a log are searched for its last lines
 LOG_INTERVAL_S = 30  # between two updates of a progress bar in a log
 
 # Runs a script that ends with its parent: standard input is a pipe, which the system closes when the parent ends in any
@@ -54,9 +53,7 @@ class Failure(NamedTuple):
 
     def last_lines(self) -> list[str]:
         """Return the last non-empty lines of the log; of a progress bar its last state."""
-        with open(self.run.folder / LOG, "rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - LAST_BYTES))
-            lines = log.read().decode("utf-8", errors="replace").split("\n")
+        lines = (self.run.folder / LOG).read_bytes().decode(errors="replace").split("\n")
         shown = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines]
         return [line for line in shown if line.strip()][-NUM_LAST_LINES:]
 
@@ -101,7 +98,8 @@ def carry_out(
                     num_trained += len(job.epochs())
                     if job.failure:
                         failures[job.run.folder] = job.failure
-                    bar.write(f"{job.run.name}: {'failed' if job.failure else 'done'} after {job.duration()}")
+                    taken = tqdm.format_interval(time.monotonic() - job.started)
+                    bar.write(f"{job.run.name}: {'failed' if job.failure else 'done'} after {taken}")
                     after_each()
                 rows = {job.run.name: job.epochs() for job in active}
                 eers = [f"{name}: EER {done[-1]['eer']:.2%}" for name, done in rows.items() if done]
@@ -124,11 +122,18 @@ def _steps(run: PlannedRun, place: Place, study_folder: Path, source_failure: Fa
     if run.action == "retrain" or run.action == "copy" and (run.folder / "save").exists():
         _set_aside(run, study_folder)
     if run.trains:
-        state = _begin_training(run, place)
+        state = {
+            "fingerprint": run.fingerprint,
+            "trained": False,
+            "train_cpu_s": None,
+            "hardware": describe_hardware(place.device or run.device, place.num_threads or torch.get_num_threads()),
+            "evaluated_from": None,
+        }
+        write_json(state, run.folder / STATE)
         status, cpu_s = yield TRAINING, run.arguments
         if status:
             return Failure(run, "training", status)
-        state |= {"trained": True, "train_cpu_s": cpu_s if state["num_starts"] == 1 else None}
+        state |= {"trained": True, "train_cpu_s": None if run.action == "resume" else cpu_s}
         write_json(state, run.folder / STATE)
     elif run.action == "copy":
         _copy_network(run)
@@ -148,20 +153,6 @@ def _set_aside(run: PlannedRun, study_folder: Path) -> None:
     run.folder.rename(aside)
 
 
-def _begin_training(run: PlannedRun, place: Place) -> dict:
-    """Write ``study.json`` of a run that is being trained, and return its content."""
-    state = {
-        "fingerprint": run.fingerprint,
-        "num_starts": read_state(run.folder).get("num_starts", 0) + 1,
-        "trained": False,
-        "train_cpu_s": None,
-        "hardware": describe_hardware(place.device or run.device, place.num_threads or torch.get_num_threads()),
-        "evaluated_from": None,
-    }
-    write_json(state, run.folder / STATE)
-    return state
-
-
 def _copy_network(run: PlannedRun) -> None:
     """Copy checkpoints, manifests and figures per epoch from the run that trained the network."""
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -179,8 +170,9 @@ class Job:
     """
 
     def __init__(self, run: PlannedRun, place: Place, steps: Steps) -> None:
-        self.run, self.place, self.failure = run, place, None
-        self._steps, self._process, self._started = steps, None, time.monotonic()
+        self.run, self.place, self.started = run, place, time.monotonic()
+        self.failure: Failure | None = None
+        self._steps, self._process = steps, None
         self._epochs_before = run.num_epochs - run.epochs_to_do
 
     def advance(self) -> bool:
@@ -229,7 +221,3 @@ class Job:
     def epochs(self) -> list[dict]:
         """Return the rows of ``metrics.csv`` for the epochs trained by this job."""
         return read_epochs(self.run.folder)[self._epochs_before :] if self.run.trains else []
-
-    def duration(self) -> str:
-        """Return the time since the start: ``02:35``."""
-        return tqdm.format_interval(time.monotonic() - self._started)
