@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from voice_biometrics.ablation import statistics as paired
+from voice_biometrics.ablation import statistics
 from voice_biometrics.ablation.statistics import RunSpread, difference, holm, mean_over_runs, speaker_draws
 from voice_biometrics.metrics.bootstrap import Spread, draw_speakers
 from voice_biometrics.metrics.error_rates import equal_error_rate
@@ -14,7 +14,7 @@ SPEAKER_OF = pd.Series({f"s{s}u{u}": f"s{s}" for s in range(NUM_SPEAKERS) for u 
 
 
 def scores(distance: float, seed: int, common: int = 0) -> pd.DataFrame:
-    """All pairs; what is hard about a speaker follows from ``common``, the noise of a run from ``seed``."""
+    """All pairs; the difficulty of a speaker is drawn with ``common``, the noise of a run with ``seed``."""
     ids = SPEAKER_OF.index.to_numpy()
     first, second = np.triu_indices(ids.size, 1)
     speaker = pd.factorize(SPEAKER_OF)[0]
@@ -52,8 +52,8 @@ def test_the_joint_bootstrap_equals_a_plain_loop_over_speakers_and_seeds(variant
     """Each replicate: the trials repeated as drawn, each run's EER, their mean, and each run's pooled deviation."""
     num_checked = 15
     names = np.array(sorted(set(SPEAKER_OF)))
-    draws = draw_speakers(NUM_SPEAKERS, paired.NUM_REPLICATES, paired.SEED)
-    rng = np.random.default_rng(paired.SEED)
+    draws = draw_speakers(NUM_SPEAKERS, statistics.NUM_REPLICATES, statistics.SEED)
+    rng = np.random.default_rng(statistics.SEED)
     figures = {name: [equal_error_rate_of(scores(*of)) for of in RUNS[name]] for name in ("good", "base")}
     pool = [
         (figure / np.mean(own) - 1.0) * np.sqrt(len(own) / (len(own) - 1))
@@ -62,7 +62,7 @@ def test_the_joint_bootstrap_equals_a_plain_loop_over_speakers_and_seeds(variant
     ]
     noise = {}
     for name in ("good", "base"):
-        chosen = rng.choice(pool, (paired.NUM_REPLICATES, len(RUNS[name])))
+        chosen = rng.choice(pool, (statistics.NUM_REPLICATES, len(RUNS[name])))
         noise[name] = [np.mean(figures[name]) * np.mean(row) for row in chosen]
     expected = []
     for number in range(1, 1 + num_checked):
@@ -89,26 +89,22 @@ def replicates_of(variants, spread, monkeypatch) -> np.ndarray:
         seen.append(replicates)
         return real(estimate, replicates, left_out, num_units)
 
-    monkeypatch.setattr(paired.Spread, "of", note)
+    monkeypatch.setattr(statistics.Spread, "of", note)
     difference(variants["good"], variants["base"], spread, NUM_SPEAKERS)
     return seen[0]
 
 
-def test_a_clear_difference_leaves_out_zero_and_none_holds_it(variants, spread):
+def test_a_clear_difference_excludes_zero_and_a_difference_of_equals_contains_it(variants, spread):
     good = difference(variants["good"], variants["base"], spread, NUM_SPEAKERS)
     same = difference(variants["same"], variants["base"], spread, NUM_SPEAKERS)
     assert good.lower < good.value < good.upper < 0.0 and good.p_value < 0.01
     assert same.lower < 0.0 < same.upper and same.p_value > 0.05
-
-
-def test_a_difference_is_that_of_the_means_over_seeds(variants, spread):
-    found = difference(variants["good"], variants["base"], spread, NUM_SPEAKERS)
     means = [mean_over_runs(variants[name], spread, NUM_SPEAKERS).value for name in ("good", "base")]
-    assert found.value == pytest.approx(means[0] - means[1], abs=1e-12)
+    assert good.value == pytest.approx(means[0] - means[1], abs=1e-12)
     assert means[1] == pytest.approx(np.mean([equal_error_rate_of(scores(*of)) for of in RUNS["base"]]), abs=1e-9)
 
 
-def test_a_variant_less_itself_is_certain_of_nothing_but_its_seeds(variants, spread):
+def test_the_difference_of_a_variant_from_itself_varies_with_seeds_only(variants, spread):
     only_speakers = RunSpread.of([variants["single"]])
     alone = difference(variants["single"], variants["single"], only_speakers, NUM_SPEAKERS)
     assert (alone.value, alone.lower, alone.upper, alone.p_value) == (0.0, 0.0, 0.0, 1.0)
@@ -130,11 +126,8 @@ def test_run_spread_of_hand_made_figures():
     one = 0.01 / 0.11 * np.sqrt(2)
     assert spread.deviations == pytest.approx([-one, one, 0, 0, 0])
     assert spread.relative_sd() == pytest.approx(np.sqrt(2 * one**2 / 5))
-
-
-def test_one_seed_each_leaves_the_spread_of_runs_unknown(variants):
-    spread = RunSpread.of([variants["single"], variants["base"][:1]])
-    assert spread.num_spread == 0 and np.isnan(spread.relative_sd())
+    unknown = RunSpread.of([figures[1], figures[0][:1]])
+    assert unknown.num_spread == 0 and np.isnan(unknown.relative_sd())
 
 
 def test_more_spread_of_seeds_makes_wider_intervals(variants, spread):
