@@ -63,10 +63,10 @@ def refuse(message: str) -> NoReturn:
 def say(model: ModelFolder) -> None:
     """Print what each file is worth, and what to do next."""
     for entry in model.embedders.values():
-        eer = entry.eer
+        eer, size = entry.eer, len(model.onnx[entry.file])
         print(
             f"{entry.file:<20} EER {100 * eer.estimate:.2f} % ({100 * eer.lower:.2f} to {100 * eer.upper:.2f}, 95 % "
-            f"interval over {model.held_out.num_speakers} held-out speakers), {len(entry.onnx) / 1e6:.1f} MB"
+            f"interval over {model.held_out.num_speakers} held-out speakers), {size / 1e6:.1f} MB"
         )
     print(f"Model folder: {model.path} (MODEL_CARD.md says the rest)")
     print(f"Next: python verify.py compare A.wav B.wav --model {model.path}")

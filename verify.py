@@ -1,26 +1,27 @@
 """Verify voices with a model folder; needs no PyTorch.
 
-  compare A B          are two recordings of one speaker?
+  compare A B          are two recordings of the same speaker?
   enrol NAME FILE...   enrol a voice (--add: add recordings to an enrolled one)
   verify NAME FILE     does the enrolled voice speak?
-  identify FILE        which enrolled voice speaks, or nobody?
-  list                 who is enrolled
-  forget NAME          forget a voice; no trace stays in the store
+  identify FILE        which enrolled voice speaks, if any?
+  list                 list the enrolled voices
+  forget NAME          delete a voice; no trace stays in the store
+  compact              return the space of forgotten voices to the disk
   export FILE          write all voices as JSON lines, not encrypted
   import FILE          enrol the voices of such a file
 
-  --model FOLDER       made by export.py (default: pretrained)
+  --model FOLDER       made by export.py (default: pretrained/ beside verify.py)
   --store FILE         the enrolled voices (default: voices.db)
   --key_file FILE      32 bytes that encrypt the store
-  --use NAME           accept as suits a smart_speaker (default) or a door,
+  --use NAME           threshold for a smart_speaker (default) or a door,
   --far RATE           or with at most this false-accept rate (0.01 is 1 %)
-  --precision int8     the quantised model: faster, with enrolments of its own
-  --json               answer with a JSON object
+  --precision int8     the quantised model: faster, with separate enrolments
+  --json               print a JSON object
 
 A recording is a file in any format and rate that libsndfile reads (WAV, FLAC, OGG,
-Opus, MP3, ...), or - for one on standard input. The exit status is 0: accepted, or
-done; 1: rejected, or nobody; 2: could not judge, and the message says why. Any
-other status is a crash, and nobody was accepted.
+Opus, MP3, ...), or - for one on standard input. Exit status: 0 accepted, or done;
+1 rejected, or no voice found; 2 no decision, and the message says why. Any other
+status is a crash: nothing was accepted.
 """
 
 import argparse
@@ -28,25 +29,27 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 
 NOT_JUDGED = 2
+PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 
 
 def main(arguments: list[str]) -> int:
-    """Answer the command line and return the exit status: that of an answer only when there is one."""
+    """Run the command line and return the exit status; 0 and 1 only for an answer that was printed."""
     try:
         return answer(arguments)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again when it ends
-    except Exception:  # Python's own exit status, 1, would say "rejected"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python fails again at exit
+    except Exception:  # Python's exit status for it, 1, would mean "rejected"
         traceback.print_exc()
     return NOT_JUDGED
 
 
 def answer(arguments: list[str]) -> int:
-    """Do what the command line asks, say it, and return the exit status."""
+    """Run the command line, print the answer, and return the exit status."""
     from voice_biometrics.common.errors import InputError
-    from voice_biometrics.inference.cli import COMMANDS  # here, so that `main` sees when a package is missing
+    from voice_biometrics.inference.cli import COMMANDS  # here, so that `main` catches a missing package
 
     options = parse_options(arguments, {name: positional for name, (_, positional) in COMMANDS.items()})
     try:
@@ -54,21 +57,21 @@ def answer(arguments: list[str]) -> int:
     except InputError as error:
         words, content, status = f"error: {error}", {"decision": "not judged", "error": str(error)}, NOT_JUDGED
     stream = sys.stderr if status == NOT_JUDGED and not options.json else sys.stdout
-    stream.reconfigure(errors="backslashreplace")  # the name of a file need not be text
+    stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are not text
     if content is not None:
         print(json.dumps(content) if options.json else words, file=stream, flush=True)
     return status
 
 
 def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) -> argparse.Namespace:
-    """Read the command line, whose ``commands`` take these arguments; a wrong one ends with status 2."""
+    """Parse the command line; ``commands`` are names with their positional arguments. Exits with 2 on a fault."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--model", default="pretrained")
+    common.add_argument("--model", default=PRETRAINED)
     common.add_argument("--store", default="voices.db")
     common.add_argument("--key_file")
-    where_to_accept = common.add_mutually_exclusive_group()
-    where_to_accept.add_argument("--use")
-    where_to_accept.add_argument("--far", type=float)
+    threshold = common.add_mutually_exclusive_group()
+    threshold.add_argument("--use")
+    threshold.add_argument("--far", type=float)
     common.add_argument("--precision", default="fp32", choices=("fp32", "int8"))
     common.add_argument("--json", action="store_true")
     parser = argparse.ArgumentParser(

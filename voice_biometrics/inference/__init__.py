@@ -1,10 +1,10 @@
-"""From a trained run to a model folder, and from there to use without PyTorch: ``Recognizer``."""
+"""Speaker verification with a model folder, without PyTorch: ``Recognizer``."""
 
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Give ``Recognizer`` when it is asked for: the store and the export need not wait for ONNX Runtime."""
+    """Import ``Recognizer``, and with it ONNX Runtime, only when it is used."""
     if name != "Recognizer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from voice_biometrics.inference.recognizer import Recognizer

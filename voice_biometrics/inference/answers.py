@@ -1,45 +1,61 @@
-"""What the recogniser answers: for programs as a dictionary, for people in words."""
+"""Answers of the recogniser: dictionaries for programs, text for people."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from voice_biometrics.inference.audio_input import Recording
-from voice_biometrics.inference.decisions import GalleryPoint, OperatingPoint
+from voice_biometrics.inference.decisions import IdentificationPoint, VerificationPoint
 
 SURE_SPEECH_S = 1.5  # cut to 2, 1.5, 1 and 0.5 s, recordings of 25 held-out speakers gave EERs of 12, 15, 20, 31 %
 
 
+class Answer:
+    """A decision with its ``point`` and ``doubts``; the parts that ``Verdict`` and ``Identification`` share."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer for ``json.dumps``."""
+        return {"decision": "accepted" if self.is_accepted else "rejected"} | asdict(self)
+
+    def in_words(self) -> str:
+        """Return the answer as text."""
+        return "\n".join([*self._decision(), *warnings(self.doubts)])
+
+
 @dataclass(frozen=True)
-class Verdict:
-    """Whether two recordings, or a recording and an enrolled voice, are of one speaker.
+class Verdict(Answer):
+    """Decision on two recordings, or on a recording and an enrolled voice.
 
     name : of the enrolled voice, None when two recordings were compared.
-    score : higher = more alike. llr : natural log-likelihood ratio. point : what decided.
-    doubts : what makes the answer less sure, a sentence each.
+    score : higher = more alike. llr : natural log-likelihood ratio. point : the threshold and its error rates.
+    doubts : reasons why the answer is less reliable than measured, a sentence each.
     """
 
     name: str | None
     is_accepted: bool
     score: float
     llr: float
-    point: OperatingPoint
+    point: VerificationPoint
     doubts: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the answer for ``json.dumps``."""
-        return _decision(self.is_accepted) | asdict(self)
-
-    def in_words(self) -> str:
-        """Return the answer for people."""
-        who = "the recordings are of one speaker" if self.name is None else f"the speaker is {self.name}"
-        verdict = f"ACCEPTED: {who}" if self.is_accepted else f"REJECTED: it is not shown that {who}"
-        return "\n".join([verdict, _numbers(self.score, self.llr), *_point_in_words(self.point), *_doubts(self.doubts)])
+    def _decision(self) -> list[str]:
+        point = self.point
+        if self.name is None:
+            verdict = "ACCEPTED: same speaker" if self.is_accepted else "REJECTED: same speaker not confirmed"
+        else:
+            verdict = f"{'ACCEPTED: speaker' if self.is_accepted else 'REJECTED: speaker not'} confirmed as {self.name}"
+        return [
+            verdict,
+            _numbers(self.score, self.llr),
+            f"threshold {point.threshold:+.2f} ({point.use})",
+            f"on held-out speakers: {per_cent(point.far, point.far_interval, digits=2)} false accepts, "
+            f"{per_cent(point.frr, point.frr_interval, digits=2)} false rejects",
+        ]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An enrolled voice, and how a recording compares with it."""
+    """An enrolled voice, compared with a recording."""
 
     name: str
     score: float
@@ -48,33 +64,35 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Identification:
-    """Who of the enrolled voices speaks in a recording, or nobody. candidates : the best, the best first."""
+class Identification(Answer):
+    """The enrolled voice that speaks in a recording, None for none of them. candidates : the best, best first."""
 
     name: str | None
     candidates: tuple[Candidate, ...]
-    point: GalleryPoint
+    point: IdentificationPoint
     doubts: tuple[str, ...]
 
     @property
     def is_accepted(self) -> bool:
-        """Whether somebody was found."""
+        """Tell if a voice was identified."""
         return self.name is not None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the answer for ``json.dumps``."""
-        return _decision(self.is_accepted) | asdict(self)
-
-    def in_words(self) -> str:
-        """Return the answer for people."""
-        verdict = "NOBODY: the speaker is none of the enrolled" if self.name is None else f"FOUND: {self.name}"
-        lines = [f"  {one.name}: {_numbers(one.score, one.llr)}" for one in self.candidates]
-        return "\n".join([verdict, *lines, *_gallery_in_words(self.point), *_doubts(self.doubts)])
+    def _decision(self) -> list[str]:
+        point = self.point
+        lines = [
+            "NOT FOUND: no enrolled voice confirmed" if self.name is None else f"FOUND: {self.name}",
+            *(f"  {one.name}: {_numbers(one.score, one.llr)}" for one in self.candidates),
+            f"threshold {point.threshold:+.2f} ({point.use}, {counted(point.num_voices, 'voice')}): at most "
+            f"{per_cent(point.max_far, digits=2)} of strangers are identified as anyone",
+            f"on held-out speakers: {per_cent(point.frr, digits=2)} false rejects",
+        ]
+        extrapolated = ["so few false accepts could not be measured; the threshold is extrapolated"]
+        return lines + (warnings(extrapolated) if point.is_extrapolated else [])
 
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What an enrolment made. disagreeing : recordings that rather sound like somebody else than the others."""
+    """Result of an enrolment. disagreeing : recordings that sound like another speaker than the others."""
 
     name: str
     num_recordings: int
@@ -83,72 +101,28 @@ class Enrolment:
     doubts: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what was done for ``json.dumps``."""
+        """Return the result for ``json.dumps``."""
         return asdict(self)
 
     def in_words(self) -> str:
-        """Return what was done for people."""
+        """Return the result as text."""
         done = f"enrolled {self.name}: {counted(self.num_recordings, 'recording')}, {self.speech_s:.1f} s of speech"
-        few = ["one recording only; with three, half as many right speakers are turned away"]
-        doubts = [*_odd_ones(self.disagreeing), *(few if self.num_recordings == 1 else []), *self.doubts]
-        return "\n".join([done, *_doubts(doubts)])
+        doubts = [
+            f"{name}: sounds like another speaker; listen to it, and enrol without it" for name in self.disagreeing
+        ]
+        if self.num_recordings == 1:
+            doubts.append("only one recording; three halve the false rejections")
+        return "\n".join([done, *warnings([*doubts, *self.doubts])])
 
 
 def doubts_about(recordings: Sequence[Recording], measured_from_s: float) -> tuple[str, ...]:
-    """Return what makes an answer about recordings less sure; error rates hold from ``measured_from_s`` on."""
+    """Return why an answer about recordings is less reliable; none measured was shorter than ``measured_from_s``."""
     doubts = []
     for recording in recordings:
         if recording.speech_s < SURE_SPEECH_S or recording.duration_s < measured_from_s:
-            doubts.append(
-                f"{recording.name}: short: {recording.speech_s:.1f} s of speech, so the right speaker is turned away "
-                f"more often than was measured (on recordings of {measured_from_s:.1f} s and more)"
-            )
+            doubts.append(f"{recording.name}: only {recording.speech_s:.1f} s of speech; expect more false rejections")
         doubts += [f"{recording.name}: {remark}" for remark in recording.remarks]
     return tuple(doubts)
-
-
-def _odd_ones(disagreeing: Sequence[str]) -> list[str]:
-    """Return a sentence for each recording that does not fit the others of an enrolment."""
-    return [
-        f"{name}: sounds rather like somebody else than the other recordings; listen to it, and enrol without it"
-        for name in disagreeing
-    ]
-
-
-def _decision(is_accepted: bool) -> dict[str, str]:
-    return {"decision": "accepted" if is_accepted else "rejected"}
-
-
-def _numbers(score: float, llr: float) -> str:
-    return f"score {score:.3f}, log-likelihood ratio {llr:+.2f}"
-
-
-def _point_in_words(point: OperatingPoint) -> list[str]:
-    return [
-        f"accepted from a log-likelihood ratio of {point.threshold:+.2f} on: {point.use}",
-        f"measured there on people held out: {_rate(point.far, point.far_interval)} of strangers let in, "
-        f"{_rate(point.frr, point.frr_interval)} of right speakers turned away",
-    ]
-
-
-def _gallery_in_words(point: GalleryPoint) -> list[str]:
-    lines = [
-        f"accepted from a log-likelihood ratio of {point.threshold:+.2f} on: {point.use}, for {point.num_voices:,} "
-        f"voices, so that at most {_per_cent(point.max_far)} of strangers are taken for anybody",
-        f"measured there on people held out: {_per_cent(point.frr)} of right speakers not found",
-    ]
-    if point.is_extrapolated:
-        lines.append("the share of strangers is extrapolated: so few were too rare to be measured")
-    return lines
-
-
-def _doubts(doubts: Sequence[str]) -> list[str]:
-    return [f"less sure: {doubt}" for doubt in doubts]
-
-
-def _rate(rate: float, interval: tuple[float, float] | None) -> str:
-    words = _per_cent(rate)
-    return words if interval is None else f"{words} ({_per_cent(interval[0])} to {_per_cent(interval[1])})"
 
 
 def counted(number: int, noun: str) -> str:
@@ -156,5 +130,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _per_cent(rate: float) -> str:
-    return f"{100 * rate:.2g} %"
+def warnings(doubts: Sequence[str]) -> list[str]:
+    """Return a line for each doubt."""
+    return [f"warning: {doubt}" for doubt in doubts]
+
+
+def per_cent(rate: float, interval: tuple[float, float] | None = None, digits: int = 2) -> str:
+    """Temporary."""
+    ends = "" if interval is None else f" ({100 * interval[0]:.{digits}g} to {100 * interval[1]:.{digits}g})"
+    return f"{100 * rate:.{digits}g} %{ends}"
+
+
+def _numbers(score: float, llr: float) -> str:
+    return f"score {score:.3f}, log-likelihood ratio {llr:+.2f}"

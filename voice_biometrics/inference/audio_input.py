@@ -1,13 +1,10 @@
-"""Speech from files and streams that nobody vouches for: bounded, checked, and with remarks on its quality.
+"""Read recordings from untrusted files and streams: bounded, checked, with remarks on their quality.
 
-The samples are the ones that ``voice_biometrics.common.audio.read_audio`` gives training for the same file. The
-decoders are
-libsndfile's; should one crash on a crafted file the process dies by a signal, which no caller may read as "accepted".
+Samples are equal to those of ``voice_biometrics.common.audio.read_audio``, which training uses. libsndfile decodes; if
+it crashes on a crafted file the process dies by a signal, which no caller may read as "accepted".
 
-What can be heard in a recording that makes an answer about it less sure.
-
-The limits lie between what 300 utterances of speechocean762 and 251 of LibriSpeech measured as they are, and the same
-clipped (peaks four times too high), or through 8 kHz and back with 16 bits.
+The limits of the remarks lie between the values of 300 utterances of speechocean762 and 251 of LibriSpeech as they are,
+and of the same utterances clipped (peaks four times too high) or resampled to 8 kHz and back with 16 bits.
 """
 
 import contextlib
@@ -26,75 +23,22 @@ from voice_biometrics.common.audio import resample
 from voice_biometrics.common.errors import InputError
 
 FRAME_S = 0.02
-SPEECH_RANGE_DB = 30.0  # quieter than this below the loud frames counts as pause
-MAX_CLIPPED_SHARE = 0.0003  # as they are: 0; clipped: 0.0005 and more
-MAX_BAND_DROP_DB = 59.0  # as they are: 55.5 and less; through 8 kHz: 63.3 and more
-MIN_LEVEL_DB = -50.0  # of the loud frames, 0 = full scale; as they are: -37 and more
+SPEECH_RANGE_DB = 30.0  # below the loud frames; quieter frames are pauses
+MAX_CLIPPED_SHARE = 0.0003  # as they are: 0; clipped: 0.0005 or more
+MAX_BAND_DROP_DB = 59.0  # as they are: 55.5 or less; resampled: 63.3 or more
+MIN_LEVEL_DB = -50.0  # of the loud frames, 0 = full scale; as they are: -37 or more
 SPEECH_BAND_HZ, UPPER_BAND_HZ = (200, 3400), (4500, 7500)
-
-
-def speech_duration_s(samples: np.ndarray, sample_rate: int) -> float:
-    """Return the seconds of ``samples`` (samples,) that are not pause; steady noise counts as speech."""
-    levels_db = _levels_db(samples, sample_rate)
-    speaking = levels_db > _loud_db(levels_db) - SPEECH_RANGE_DB
-    return float(speaking.mean() * samples.size / sample_rate)
-
-
-def remarks_on_sound(samples: np.ndarray, sample_rate: int) -> list[str]:
-    """Return what is wrong with the sound of ``samples`` (samples,) at ``sample_rate`` Hz, in words."""
-    remarks = []
-    level_db = _loud_db(_levels_db(samples, sample_rate))
-    if level_db < MIN_LEVEL_DB:
-        remarks.append(f"very quiet: the loud parts reach {level_db:.0f} dB of full scale; speak closer")
-    if sample_rate / 2 >= UPPER_BAND_HZ[1] and band_drop_db(samples, sample_rate) > MAX_BAND_DROP_DB:
-        remarks.append(
-            "narrow band: nothing is heard above 4 kHz, as on a telephone; the model learnt wide-band speech"
-        )
-    return remarks
-
-
-def clipped_share(channels: np.ndarray) -> float:
-    """Return the share of samples that stay at the peak for three or more in a row, of the worst channel.
-
-    ``channels`` is (samples, channels), as decoded: resampling would round the corners.
-    """
-    at_peak = np.abs(channels) >= 0.999 * np.abs(channels).max(axis=0)
-    return float((at_peak[:-2] & at_peak[1:-1] & at_peak[2:]).mean(axis=0).max()) if len(channels) > 2 else 0.0
-
-
-def band_drop_db(samples: np.ndarray, sample_rate: int) -> float:
-    """Return by how many decibels the energy above 4.5 kHz lies below that of the telephone's band."""
-    energy = np.abs(np.fft.rfft(samples * np.hanning(samples.size))) ** 2  # an abrupt end would sound like a click
-    hertz = np.fft.rfftfreq(samples.size, 1 / sample_rate)
-    low, high = (
-        energy[(hertz >= band[0]) & (hertz < band[1])].sum() + 1e-12 for band in (SPEECH_BAND_HZ, UPPER_BAND_HZ)
-    )
-    return float(10 * np.log10(low / high))
-
-
-def _levels_db(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return the level of each frame, (frames,), 0 = full scale; the last incomplete frame is left out if it can be."""
-    length = min(samples.size, max(1, round(FRAME_S * sample_rate)))
-    frames = samples[: samples.size // length * length].reshape(-1, length)
-    return 10 * np.log10((frames.astype(np.float64) ** 2).mean(axis=1) + 1e-12)
-
-
-def _loud_db(levels_db: np.ndarray) -> float:
-    """Return the level that a twentieth of the frames exceeds (``np.quantile`` would import all of ``numpy.ma``)."""
-    return float(np.sort(levels_db)[int(0.95 * (levels_db.size - 1))])
-
-
 MAX_DURATION_S = 300.0
 MAX_CHANNELS = 16
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 MAX_DECODED_SAMPLES = 2**26  # of all channels; 256 MiB
 MAX_STREAM_BYTES = 2**28
-UNKNOWN_FRAMES = 2**63 - 1  # how libsndfile says that a header has no length, as of a FLAC that was piped
-SILENCE = 2.0**-15  # the least step of 16-bit audio
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's number of frames for a header without a length, as in a piped FLAC
+SILENCE = 2.0**-15  # the smallest step of 16-bit audio
 
 
 class ForwardSoundFile(soundfile.SoundFile):
-    """A file that is only read forwards: soundfile seeks after each read, which fails where a header errs."""
+    """A file that is only read forwards: soundfile seeks after each read, which fails if a header is wrong."""
 
     def seekable(self) -> bool:
         """Return False."""
@@ -105,9 +49,9 @@ class ForwardSoundFile(soundfile.SoundFile):
 class Recording:
     """Speech that can be embedded.
 
-    name : the file, or what the stream was called. samples : (samples,) float32 at ``sample_rate`` Hz, one channel.
-    file_rate : Hz. num_channels : of the file. duration_s, speech_s : of the whole, and without pauses.
-    remarks : what makes an answer about it less sure, a sentence each.
+    name : of the file or stream. samples : (samples,) float32 at ``sample_rate`` Hz, one channel.
+    file_rate : Hz. num_channels : of the file. duration_s, speech_s : with and without pauses.
+    remarks : reasons why an answer about it is less reliable, a sentence each.
     """
 
     name: str
@@ -125,21 +69,21 @@ def read_recording(source: str | Path | BinaryIO, sample_rate: int) -> Recording
 
     Arguments
     ---------
-    source : path of a plain file, or a binary stream that is read to its end, such as ``sys.stdin.buffer``.
-    sample_rate : Hz, of the samples that are returned.
+    source : path of a regular file, or a binary stream that is read to its end, such as ``sys.stdin.buffer``.
+    sample_rate : Hz, of the returned samples.
 
     Raises
     ------
-    InputError : no plain file, no audio, no speech (empty, silent), samples that are not finite, or more than the
+    InputError : not a regular file, no audio, no speech (empty, silent), samples that are not finite, or beyond the
         limits of this module.
     """
     name = str(getattr(source, "name", "the stream")) if hasattr(source, "read") else str(source)
-    name = name if name.isprintable() else ascii(name)  # what is said must not move the cursor
+    name = name if name.isprintable() else ascii(name)  # messages must not move the cursor
     with _opened(source, name) as file:
         channels, file_rate, claimed_s = _decode(file, name)
     recording = recording_from_samples(channels, file_rate, sample_rate, name)
     if claimed_s > recording.duration_s + 0.1:
-        remark = f"cut short: its header promises {claimed_s:.1f} s, {recording.duration_s:.1f} s could be read"
+        remark = f"truncated: its header states {claimed_s:.1f} s, {recording.duration_s:.1f} s could be read"
         recording = replace(recording, remarks=(remark, *recording.remarks))
     return recording
 
@@ -147,7 +91,7 @@ def read_recording(source: str | Path | BinaryIO, sample_rate: int) -> Recording
 def recording_from_samples(
     channels: np.ndarray, file_rate: int, sample_rate: int, name: str = "the recording"
 ) -> Recording:
-    """Check samples and bring them to one channel and ``sample_rate`` Hz.
+    """Check samples, average their channels and resample them to ``sample_rate`` Hz.
 
     Arguments
     ---------
@@ -165,13 +109,13 @@ def recording_from_samples(
     if not np.isfinite(mono).all():
         raise InputError(f"{name}: expected finite samples, found NaN or infinite ones; record it again")
     if np.ptp(mono) <= 2 * SILENCE:
-        raise InputError(f"{name}: expected speech, found silence; look at the microphone and record it again")
+        raise InputError(f"{name}: expected speech, found silence; check the microphone and record it again")
     samples = resample(mono, file_rate, sample_rate)
     remarks = remarks_on_sound(samples, sample_rate)
     if (clipped := clipped_share(channels)) > MAX_CLIPPED_SHARE:
-        remarks.append(f"clipped: {100 * clipped:.2g} % of the samples stay at the peak; turn the recording level down")
+        remarks.append(f"clipped: {100 * clipped:.2g} % of the samples are at the peak; lower the recording level")
     if file_rate < sample_rate:
-        remarks.append(f"recorded at {file_rate:,} Hz: the model learnt {sample_rate:,} Hz")
+        remarks.append(f"recorded at {file_rate:,} Hz: the model was trained on {sample_rate:,} Hz")
     return Recording(
         name=name,
         samples=samples,
@@ -186,12 +130,14 @@ def recording_from_samples(
 
 @contextlib.contextmanager
 def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[int | io.BytesIO]:
-    """Give what soundfile can open without guessing from a name: a descriptor of a plain file, or the bytes."""
+    """Give what soundfile opens without guessing from a name: a descriptor of a regular file, or the bytes."""
     try:
         if hasattr(source, "read"):
             opened = io.BytesIO(source.read(MAX_STREAM_BYTES + 1))
         else:
-            opened = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no pipe that waits for a writer
+            opened = os.open(
+                source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+            )  # does not wait for the writer of a pipe
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise InputError(f"{name}: could not be read ({getattr(error, 'strerror', error)}); check the path") from error
     if isinstance(opened, io.BytesIO):
@@ -210,7 +156,7 @@ def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[int | io.Bytes
 
 
 def _decode(file: int | io.BytesIO, name: str) -> tuple[np.ndarray, int, float]:
-    """Return samples float32 (samples, channels), their rate, and the seconds that the header claims (0: none)."""
+    """Return samples float32 (samples, channels), their rate, and the duration in the header, seconds (0: none)."""
     try:
         with ForwardSoundFile(file, closefd=False) as sound:
             rate, frames = sound.samplerate, sound.frames
@@ -234,9 +180,57 @@ def _check_bounds(num_frames: int, num_channels: int, rate: int, name: str) -> N
     if num_frames > _most_frames(num_channels, rate):
         raise InputError(
             f"{name}: expected at most {_most_frames(num_channels, rate) / rate:,.0f} s of {num_channels} channels at "
-            f"{rate:,} Hz, found {num_frames / rate:,.0f} s, or a header that says so; cut the recording"
+            f"{rate:,} Hz, found {num_frames / rate:,.0f} s, or a header that states it; cut the recording"
         )
 
 
 def _most_frames(num_channels: int, rate: int) -> int:
     return min(round(MAX_DURATION_S * rate), MAX_DECODED_SAMPLES // num_channels)
+
+
+def speech_duration_s(samples: np.ndarray, sample_rate: int) -> float:
+    """Return the duration of ``samples`` (samples,) without pauses, seconds; steady noise counts as speech."""
+    levels_db = _levels_db(samples, sample_rate)
+    speaking = levels_db > _loud_db(levels_db) - SPEECH_RANGE_DB
+    return float(speaking.mean() * samples.size / sample_rate)
+
+
+def remarks_on_sound(samples: np.ndarray, sample_rate: int) -> list[str]:
+    """Return faults in the sound of ``samples`` (samples,) at ``sample_rate`` Hz, a sentence each."""
+    remarks = []
+    level_db = _loud_db(_levels_db(samples, sample_rate))
+    if level_db < MIN_LEVEL_DB:
+        remarks.append(f"very quiet: the loud parts reach {level_db:.0f} dB of full scale; speak closer")
+    if sample_rate / 2 >= UPPER_BAND_HZ[1] and band_drop_db(samples, sample_rate) > MAX_BAND_DROP_DB:
+        remarks.append("narrow band: nothing above 4 kHz, as on a telephone; the model was trained on wide-band speech")
+    return remarks
+
+
+def clipped_share(channels: np.ndarray) -> float:
+    """Return the fraction of samples in runs of three or more at the peak, in the worst channel.
+
+    ``channels`` is (samples, channels), as decoded: resampling would round the corners.
+    """
+    at_peak = np.abs(channels) >= 0.999 * np.abs(channels).max(axis=0)
+    return float((at_peak[:-2] & at_peak[1:-1] & at_peak[2:]).mean(axis=0).max()) if len(channels) > 2 else 0.0
+
+
+def band_drop_db(samples: np.ndarray, sample_rate: int) -> float:
+    """Return the energy of the telephone band over that above 4.5 kHz, decibels."""
+    energy = np.abs(np.fft.rfft(samples * np.hanning(samples.size))) ** 2  # an abrupt end has the spectrum of a click
+    hertz = np.fft.rfftfreq(samples.size, 1 / sample_rate)
+    bands = (SPEECH_BAND_HZ, UPPER_BAND_HZ)
+    low, high = (energy[(hertz >= band[0]) & (hertz < band[1])].sum() + 1e-12 for band in bands)
+    return float(10 * np.log10(low / high))
+
+
+def _levels_db(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Return the level of each complete frame, (frames,), 0 = full scale; of all samples if there is none."""
+    length = min(samples.size, max(1, round(FRAME_S * sample_rate)))
+    frames = samples[: samples.size // length * length].reshape(-1, length)
+    return 10 * np.log10((frames.astype(np.float64) ** 2).mean(axis=1) + 1e-12)
+
+
+def _loud_db(levels_db: np.ndarray) -> float:
+    """Return the level that 5 % of the frames exceed (``np.quantile`` would import all of ``numpy.ma``)."""
+    return float(np.sort(levels_db)[int(0.95 * (levels_db.size - 1))])

@@ -1,11 +1,11 @@
-"""Speech to embeddings by ONNX Runtime: needs no PyTorch."""
+"""Speech to embeddings with ONNX Runtime. Needs no PyTorch."""
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # its telemetry is switched off by voice_biometrics/__init__.py, which is always imported first
 
 from voice_biometrics.common.audio import repeat_to
 from voice_biometrics.common.errors import InputError
@@ -15,15 +15,13 @@ INPUT, OUTPUT = "waveform", "embedding"  # names in the ONNX file
 
 
 class OnnxEmbedder:
-    """An ONNX file from waveform to embedding, loaded. It may be called from many threads at once.
+    """A loaded ONNX file from waveform to embedding. It may be called from many threads at once.
 
     Arguments
     ---------
-    content : the file's bytes. place : what to call it in errors.
-    sample_rate : Hz, of the samples that it is given.
-    min_duration_s : shorter speech is repeated up to it.
-    num_threads : threads for one call. A single utterance is too small to be shared by several: many utterances are
-        computed faster side by side, see ``embed_many``.
+    content : the file's bytes. place : its name in errors.
+    sample_rate : Hz, of the samples that it is given. min_duration_s : shorter speech is repeated up to it.
+    num_threads : for one call. One utterance is too small to share: embed many in parallel with ``embed_many``.
 
     Raises
     ------
@@ -51,7 +49,7 @@ class OnnxEmbedder:
         wave = repeat_to(np.ascontiguousarray(samples, np.float32), self.min_samples)
         embedding = self.session.run([OUTPUT], {INPUT: wave[None]})[0][0]
         if not np.isfinite(embedding).all():
-            raise InputError(f"{self.place}: the embedding is not finite; look at the audio")
+            raise InputError(f"{self.place}: the embedding is not finite; check the audio")
         return embedding
 
     def embed_many(
@@ -60,13 +58,12 @@ class OnnxEmbedder:
         num_threads: int | None = None,
         on_each: Callable[[], object] = lambda: None,
     ) -> np.ndarray:
-        """Return the embeddings (utterances, dims) of what ``readers`` return, computed side by side.
+        """Return the embeddings (utterances, dims) of many utterances, computed in parallel.
 
         Arguments
         ---------
         readers : each returns the samples of an utterance, (samples,) at ``sample_rate``; called in a thread.
-        num_threads : None for one a processor.
-        on_each : called after each utterance, for a progress bar.
+        num_threads : None for one per processor. on_each : called after each utterance, for a progress bar.
         """
         found = []
         with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
@@ -77,51 +74,44 @@ class OnnxEmbedder:
 
 
 class Embedder(OnnxEmbedder):
-    """One of the two embedders of a model folder.
+    """One of the two embedders ("fp32" or "int8") of a model folder.
 
-    Arguments
-    ---------
-    folder : a checked model folder. precision : "fp32" or "int8". num_threads : as ``OnnxEmbedder``.
-
-    Raises
-    ------
-    InputError : as ``OnnxEmbedder``, or the ONNX file is not what ``calibration.json`` says.
+    Raises InputError as ``OnnxEmbedder``, or when the ONNX file differs from ``calibration.json``.
     """
 
     def __init__(self, folder: ModelFolder, precision: str = "fp32", num_threads: int = 1) -> None:
         self.entry = folder.embedder(precision)
-        place = str(folder.path / self.entry.file)
-        super().__init__(self.entry.onnx, place, folder.sample_rate, folder.min_duration_s, num_threads)
+        place, content = str(folder.path / self.entry.file), folder.onnx[self.entry.file]
+        super().__init__(content, place, folder.sample_rate, folder.min_duration_s, num_threads)
         expected = onnx_metadata(folder.name, folder.version, folder.sample_rate, self.entry.fingerprint)
+        expected["embedding_dim"] = folder.embedding_dim
         found = self.session.get_modelmeta().custom_metadata_map
+        found["embedding_dim"] = self.session.get_outputs()[0].shape[1]
         for key, value in expected.items():
             if found.get(key) != value:
                 raise InputError(
-                    f"{place}: {key}: expected {value!r} as calibration.json says, found "
-                    f"{ascii(found.get(key))[:80]}; export the model again"
+                    f"{place}: {key}: expected {value!r} as in calibration.json, found {ascii(found.get(key))[:80]}; "
+                    "export the model again"
                 )
-        dims = self.session.get_outputs()[0].shape[1]
-        if dims != folder.embedding_dim:
-            raise InputError(f"{place}: embedding_dim: expected {folder.embedding_dim}, found {ascii(dims)}")
 
 
 def onnx_metadata(name: str, version: str, sample_rate: int, fingerprint: str) -> dict[str, str]:
-    """Return what the metadata of an ONNX file says of itself."""
+    """Return the metadata of an ONNX file."""
     return {"name": name, "version": version, "sample_rate": str(sample_rate), "fingerprint": fingerprint}
 
 
 def _load(content: bytes, place: str, num_threads: int) -> onnxruntime.InferenceSession:
-    """Make a session of checked bytes; whatever ONNX Runtime finds wrong with them is told in a line."""
+    """Return a session for checked bytes; InputError, one line, if ONNX Runtime finds a fault in them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may want the processor
-    options.log_severity_level = 4  # its errors are raised as well; the log would only repeat them
-    # Weights may be said to lie in other files, which no checksum covers: below the ONNX file itself there can be none.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the processor to others
+    options.log_severity_level = 4  # its errors are raised as well; the log would repeat them
+    # Weights may be in other files, which no checksum covers: below the path of the ONNX file itself there are none.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", place)
     try:
-        # Without fallback: there is nothing to fall back to, and it would print among the answers.
+        # Without fallback: there is no other provider, and it would print among the answers.
         return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"], enable_fallback=0)
-    except Exception as error:  # ONNX Runtime has a class for each of its status codes, and none above them
+    except Exception as error:  # ONNX Runtime has an exception for each status code, and no common base class
         first_line = str(error).splitlines()[0][:200]
         raise InputError(f"{place}: could not be loaded: {first_line}; export the model again") from error

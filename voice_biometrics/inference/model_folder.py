@@ -1,69 +1,250 @@
-"""The model folder: everything that verifying a voice needs, checked while it is read. Needs no PyTorch.
+"""Read a model folder: everything that verification needs, checked before use. Needs no PyTorch, executes nothing.
 
-    embedder.onnx        waveform (batch, samples) float32 -> embedding (batch, dims) float32; both axes free
-    embedder.int8.onnx   the same with the network quantised; its scores have another scale
-    calibration.json     what the scores mean, for each of the two (below)
+    embedder.onnx        waveform (batch, samples) float32 -> embedding (batch, dims) float32; both axes are dynamic
+    embedder.int8.onnx   the same with a quantised network; its scores are on another scale
+    calibration.json     calibration and error rates of both (below)
     MODEL_CARD.md        use, data, licence, results, limits
-    SHA256SUMS           checksums of all other files (``checked_files``)
-    weights.safetensors  the network's tensors as PyTorch names them, to train on from (``--pretrained``); without code
-    speechbrain/         the same model for ``SpeakerRecognition.from_hparams``; nothing here reads it but to check it
+    SHA256SUMS           checksums of all other files, as ``sha256sum --check`` reads them
+    weights.safetensors  the network's PyTorch tensors, for ``train.py --pretrained``
+    speechbrain/         the same model for ``SpeakerRecognition.from_hparams``; only its checksums are read here
 
-``calibration.json`` (all rates are fractions; log-likelihood ratios, LLR, are natural logarithms):
+The checksums detect accidental changes and partial copies. They are no signature: whoever can write the folder can
+write the checksums as well.
 
-    format            1; another number is another format
+``calibration.json`` is a ``ModelDescription`` (rates are fractions, log-likelihood ratios (LLR) natural logarithms). It
+is not the ``calibration.json`` of a run folder, which ``voice_biometrics.evaluation.thresholds`` writes:
+
+    format            1
     name, version     of the model
     sample_rate       Hz
     embedding_dim     numbers in an embedding
     min_duration_s    shorter speech is repeated up to it before it is embedded
-    held_out          whom the calibration was measured on: description, num_speakers, num_utterances,
+    held_out          the speakers of the calibration: description, num_speakers, num_utterances,
                       duration_s {shortest, median, longest} of their utterances
     embedders         for "fp32" and "int8":
         file              embedder.onnx or embedder.int8.onnx
-        fingerprint       64 hex digits: digest of weights and front end; templates of another one must be refused
-        calibration       what ``voice_biometrics.metrics.calibration.Calibration.to_dict`` wrote: score -> LLR
-        operating_points  name of the use -> threshold (LLR), max_far, support, rule, the error rates measured there
-                          (far, frr: {estimate, lower, upper}, a 95 % interval over speakers) and the counts behind
-        error_rates       llr, far, frr: what accepting from each LLR on would have let in and turned away, rising LLR
+        fingerprint       64 hex digits: digest of weights and front end; templates of another one are refused
+        calibration       ``voice_biometrics.metrics.calibration.Calibration``: score -> LLR
+        operating_points  use -> threshold (LLR), max_far, support, rule, the error rates measured there
+                          (far, frr: {estimate, lower, upper}, a 95 % interval over speakers) and their counts
+        error_rates       llr, far, frr: error rates by threshold, thresholds rising
         eer               {estimate, lower, upper}
 
-Both ONNX files carry ``name``, ``version``, ``sample_rate`` and ``fingerprint`` in their metadata; ``embedder``
-compares them when it loads one.
-
-Files that are read only when they are what ``SHA256SUMS`` of their folder says.
-
-``SHA256SUMS`` has the form that ``sha256sum --check`` reads: a line a file, ``<64 hex digits>  <path in the folder>``,
-sorted by path. A file that changed by accident or by halves is refused. It is no signature: whoever may write the
-folder may write the sums as well.
-
-JSON whose every value is checked before it is used: the error names the file and the place in it.
+Both ONNX files hold ``name``, ``version``, ``sample_rate`` and ``fingerprint`` in their metadata, which ``embedder``
+compares with these.
 """
 
 import hashlib
-import json
 import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Literal, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
 from voice_biometrics.metrics.calibration import Calibration
 
+FORMAT = 1
+CALIBRATION_NAME = "calibration.json"
+CARD_NAME = "MODEL_CARD.md"
+SPEECHBRAIN_NAME = "speechbrain"
 SUMS_NAME = "SHA256SUMS"
+WEIGHTS_NAME = "weights.safetensors"
+ONNX_NAMES = {"fp32": "embedder.onnx", "int8": "embedder.int8.onnx"}
 MAX_FILES = 64
 MAX_FILE_BYTES = 256 * 2**20  # of one file
-MAX_SUMS_BYTES = 64 * 2**10
+MAX_JSON_BYTES = 4 * 2**20
+MAX_CURVE_POINTS = 10_000
+MAX_COUNT = 10**12
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._/-]{0,199})")
 ADVICE = "take a fresh copy of the model folder, or export it again"
 
+Name = Annotated[str, Meta(pattern=rf"\A{NAME.pattern}\Z")]
+Fingerprint = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Text = Annotated[str, Meta(min_length=1, max_length=1000)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Llr = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Seconds = Annotated[float, Meta(ge=0.0, le=1e6)]
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Parsed = TypeVar("Parsed")
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A JSON object with exactly these entries; its text can be printed anywhere."""
+
+    def __post_init__(self) -> None:
+        for key in self.__struct_fields__:
+            if isinstance(text := getattr(self, key), str) and not text.isprintable():
+                raise ValueError(f"{key}: expected printable characters, found {ascii(text)[:60]}")
+
+
+class Rate(Strict):
+    """An error rate, a fraction, with its 95 % interval over speakers."""
+
+    estimate: Fraction
+    lower: Fraction
+    upper: Fraction
+
+
+class MeasuredPoint(Strict):
+    """A threshold for a use, and the errors of the held-out speakers at it.
+
+    threshold : LLR, accepted at or above it. max_far : the limit on the FAR that it was chosen for.
+    support : whether the number of trials supports that limit. rule : in words, how it was chosen.
+    """
+
+    threshold: Llr
+    max_far: Fraction
+    support: Literal["supported", "coarse"]
+    rule: Text
+    far: Rate
+    frr: Rate
+    num_false_accepts: Count
+    num_false_rejects: Count
+    num_target: AtLeastOne
+    num_nontarget: AtLeastOne
+
+
+class ErrorCurve(Strict):
+    """FAR and FRR of the held-out speakers by threshold, (points,) each, thresholds (LLR) rising."""
+
+    llr: Annotated[list[Llr], Meta(min_length=1, max_length=MAX_CURVE_POINTS)]
+    far: list[Fraction]
+    frr: list[Fraction]
+
+    def __post_init__(self) -> None:
+        if not len(self.llr) == len(self.far) == len(self.frr):
+            raise ValueError("expected lists of one length in llr, far and frr")
+        for key, is_ordered in (("llr", np.diff(self.llr) >= 0), ("far", np.diff(self.far) <= 0)):
+            if not is_ordered.all():
+                raise ValueError(f"{key}: expected {'rising' if key == 'llr' else 'falling'} values")
+        if (np.diff(self.frr) < 0).any():
+            raise ValueError("frr: expected rising values")
+
+    def at_far(self, max_far: float) -> tuple[float, float, float] | None:
+        """Return (threshold, far, frr) of the lowest threshold with a FAR of at most ``max_far``; None if none has."""
+        kept = np.flatnonzero(np.array(self.far) <= max_far)
+        return (self.llr[kept[0]], self.far[kept[0]], self.frr[kept[0]]) if kept.size else None
+
+    def at_llr(self, llr: float) -> tuple[float, float]:
+        """Return (far, frr) at the highest listed threshold not above ``llr``: upper bound of the FAR at ``llr``."""
+        place = max(int(np.searchsorted(self.llr, llr, side="right")) - 1, 0)
+        return self.far[place], self.frr[place]
+
+
+class EmbedderEntry(Strict):
+    """Calibration and error rates of one ONNX file."""
+
+    file: Text
+    fingerprint: Fingerprint
+    calibration: Calibration
+    operating_points: dict[Annotated[str, Meta(pattern=r"\A[a-z0-9_]{1,32}\Z")], MeasuredPoint]
+    error_rates: ErrorCurve
+    eer: Rate
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.calibration.slope > 0.0:
+            raise ValueError(f"calibration.slope: expected a number above 0, found {self.calibration.slope}")
+        for key in ("num_target", "num_nontarget"):
+            if not 0 < getattr(self.calibration, key) <= MAX_COUNT:
+                raise ValueError(f"calibration.{key}: expected a number from 1 to {MAX_COUNT:,}")
+
+
+class EmbedderPair(Strict):
+    """Both embedders, by precision."""
+
+    fp32: EmbedderEntry
+    int8: EmbedderEntry
+
+    def __post_init__(self) -> None:
+        for precision, name in ONNX_NAMES.items():
+            if getattr(self, precision).file != name:
+                raise ValueError(f"{precision}.file: expected {name}")
+        if self.fp32.fingerprint == self.int8.fingerprint:
+            raise ValueError("expected two different fingerprints, found one twice")
+
+
+class DurationRange(Strict):
+    """Durations of utterances, seconds."""
+
+    shortest: Seconds
+    median: Seconds
+    longest: Seconds
+
+
+class HeldOutSpeakers(Strict):
+    """The speakers and utterances that the calibration was measured on."""
+
+    description: Text
+    num_speakers: AtLeastOne
+    num_utterances: AtLeastOne
+    duration_s: DurationRange
+
+
+class ModelDescription(Strict):
+    """The content of a model folder's ``calibration.json``."""
+
+    format: Literal[1]
+    name: Name
+    version: Name
+    sample_rate: Annotated[int, Meta(ge=1000, le=384_000)]  # Hz
+    embedding_dim: Annotated[int, Meta(ge=1, le=16_384)]
+    min_duration_s: Annotated[float, Meta(ge=0.0, le=60.0)]
+    held_out: HeldOutSpeakers
+    embedders: EmbedderPair
+
+
+class ModelFolder(ModelDescription):
+    """A checked model folder. embedders : by precision. onnx : file name -> content that was checked."""
+
+    path: Path
+    embedders: dict[str, EmbedderEntry]
+    onnx: dict[str, bytes]
+
+    def embedder(self, precision: str) -> EmbedderEntry:
+        """Return the entry of a precision, "fp32" or "int8"; InputError for another one."""
+        if precision not in self.embedders:
+            raise InputError(f"{self.path}: has no {precision} embedder, only {', '.join(self.embedders)}")
+        return self.embedders[precision]
+
+
+def read_model_folder(path: str | Path) -> ModelFolder:
+    """Read a model folder: every file is compared with ``SHA256SUMS``, every value of its JSON is checked.
+
+    Raises
+    ------
+    InputError : as ``read_checked_files``; or a value of ``calibration.json`` is missing, unknown or out of range. File
+        and place are named.
+    """
+    folder = Path(path)
+    sizes = {CALIBRATION_NAME: MAX_JSON_BYTES, CARD_NAME: MAX_JSON_BYTES}
+    contents = read_checked_files(folder, sizes | dict.fromkeys(ONNX_NAMES.values(), MAX_FILE_BYTES))
+    description = parse_json(contents[CALIBRATION_NAME], ModelDescription, str(folder / CALIBRATION_NAME), ADVICE)
+    embedders = msgspec.structs.asdict(description.embedders)
+    onnx = {name: contents[name] for name in ONNX_NAMES.values()}
+    return ModelFolder(path=folder, onnx=onnx, **msgspec.structs.asdict(description) | {"embedders": embedders})
+
+
+def parse_json(text: bytes, kind: type[Parsed], place: str, advice: str) -> Parsed:
+    """Return the JSON in ``text`` as a ``kind``; InputError ("<place>: <fault>; <advice>") if it is not one."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        message = str(error) if str(error).isprintable() else ascii(str(error))
+        raise InputError(f"{place}: {message[:300]}; {advice}") from error
+
 
 def write_sums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` for every file of ``folder`` and below."""
+    """Write ``SHA256SUMS`` for every file of ``folder`` and below, sorted by path."""
     names = sorted(_names_of_files(folder))
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     with written_whole(folder / SUMS_NAME) as temporary:
@@ -73,7 +254,7 @@ def write_sums(folder: Path) -> None:
 def read_checked_files(folder: Path, keep: Mapping[str, int]) -> dict[str, bytes]:
     """Check every file that ``SHA256SUMS`` lists and return the contents of those named in ``keep``.
 
-    What is returned is what was checked: the bytes are read once.
+    The bytes returned are the bytes checked: each file is read once.
 
     Arguments
     ---------
@@ -82,21 +263,18 @@ def read_checked_files(folder: Path, keep: Mapping[str, int]) -> dict[str, bytes
 
     Raises
     ------
-    InputError : a file is missing, unlisted (hidden ones apart), too large, no plain file, outside the folder (by its
-        path or a symbolic link), or differs from its checksum; it is named.
+    InputError : a file is missing, not listed (hidden files are ignored), too large, not a regular file, outside the
+        folder (by its path or a symbolic link), or differs from its checksum; the file is named.
     """
     sums = _read_sums(folder)
-    missing = sorted(set(keep) - set(sums))
-    if missing:
+    if missing := sorted(set(keep) - set(sums)):
         raise InputError(f"{folder / SUMS_NAME}: expected a line for {missing[0]}, found none; {ADVICE}")
-    unlisted = sorted(_names_of_files(folder) - set(sums))
-    if unlisted:
-        raise InputError(f"{folder / unlisted[0]}: not listed in {SUMS_NAME}; take it out of the folder, or {ADVICE}")
+    if unlisted := sorted(_names_of_files(folder) - set(sums)):
+        raise InputError(f"{folder / unlisted[0]}: not listed in {SUMS_NAME}; remove the file, or {ADVICE}")
     contents = {}
     for name, expected in sums.items():
         content = _read_bounded(folder, name, keep.get(name, MAX_FILE_BYTES))
-        found = hashlib.sha256(content).hexdigest()
-        if found != expected:
+        if (found := hashlib.sha256(content).hexdigest()) != expected:
             raise InputError(f"{folder / name}: expected sha256 {expected[:12]}..., found {found[:12]}...; {ADVICE}")
         if name in keep:
             contents[name] = content
@@ -104,7 +282,7 @@ def read_checked_files(folder: Path, keep: Mapping[str, int]) -> dict[str, bytes
 
 
 def _names_of_files(folder: Path) -> set[str]:
-    """Return the paths in the folder of all that is to be listed: every file but the list, and what is hidden."""
+    """Return the paths inside the folder that are listed: of all files but the list itself and hidden ones."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)} - {SUMS_NAME}
 
@@ -114,372 +292,39 @@ def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS_NAME
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a model folder, found none; make one with export.py")
-    text = _read_bounded(folder, SUMS_NAME, MAX_SUMS_BYTES).decode("ascii", errors="replace")
+    text = _read_bounded(folder, SUMS_NAME, 64 * 2**10).decode("ascii", errors="replace")
+    if not text.endswith("\n"):
+        raise InputError(f"{path}: expected a newline at its end, found none: truncated; {ADVICE}")
     sums: dict[str, str] = {}
-    *lines, rest = text.split("\n")
-    if rest:
-        raise InputError(f"{path}: expected a newline at its end, found none: cut short; {ADVICE}")
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text[:-1].split("\n"), start=1):
         match = SUMS_LINE.fullmatch(line)
-        if match is None or ".." in PurePosixPath(match[2]).parts:
-            raise InputError(f"{path}, line {number}: expected '<sha256>  <path in the folder>'; {ADVICE}")
-        if match[2] in sums:
-            raise InputError(f"{path}, line {number}: {match[2]} is listed twice; {ADVICE}")
+        if match is None or ".." in PurePosixPath(match[2]).parts or match[2] in sums:
+            raise InputError(f"{path}, line {number}: expected '<sha256>  <path in the folder>', once each; {ADVICE}")
         sums[match[2]] = match[1]
-    if not 0 < len(sums) <= MAX_FILES:
-        raise InputError(f"{path}: expected 1 to {MAX_FILES} files, found {len(sums)}; {ADVICE}")
+    if len(sums) > MAX_FILES:
+        raise InputError(f"{path}: expected at most {MAX_FILES} files, found {len(sums)}; {ADVICE}")
     return sums
 
 
 def _read_bounded(folder: Path, name: str, max_bytes: int) -> bytes:
-    """Return the bytes of one plain file that lies in ``folder``; never more than ``max_bytes``."""
+    """Return the bytes of a regular file inside ``folder``, never more than ``max_bytes``."""
     path = folder / name
     try:
         real = path.resolve(strict=True)
         if not real.is_relative_to(folder.resolve()):
-            raise InputError(f"{path}: a symbolic link leads out of the model folder, to {real}; {ADVICE}")
+            raise InputError(f"{path}: a symbolic link points out of the model folder, to {real}; {ADVICE}")
         with open(real, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{path}: expected a plain file; {ADVICE}")
+                raise InputError(f"{path}: expected a regular file; {ADVICE}")
             content = b"" if status.st_size > max_bytes else file.read(max_bytes + 1)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
         raise InputError(f"{path}: could not be read ({getattr(error, 'strerror', error)}); {ADVICE}") from error
-    size = max(status.st_size, len(content))
-    if size > max_bytes:
+    if (size := max(status.st_size, len(content))) > max_bytes:
         raise InputError(f"{path}: expected at most {max_bytes:,} bytes, found {size:,}; {ADVICE}")
     return content
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file, but no pipe that would wait for a writer, and no link that was put there meanwhile."""
+    """Open a file without blocking on a pipe, and without following a link that has just been put in its place."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-
-
-MAX_TEXT = 1000  # characters
-MAX_NUMBER = 1e300  # so that no whole number overflows as a float
-KEY_NAME = re.compile(r"[a-z0-9_]{1,32}")
-
-
-def parse_object(text: bytes, file: str) -> "CheckedObject":
-    """Return the JSON object in ``text``; InputError for anything else, a name given twice, or NaN."""
-    try:
-        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: malformed JSON: {error}") from error
-    return CheckedObject(content, file, "")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name is given twice")
-    return dict(pairs)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
-class CheckedObject:
-    """A JSON object that hands out its values checked, and knows which were not asked for."""
-
-    def __init__(self, content: Any, file: str, place: str) -> None:
-        """``place`` is the way from the top of the file, as in ``embedders.fp32``."""
-        self.file, self.place = file, place
-        if not isinstance(content, dict):
-            raise InputError(f"{file}: {place or 'the content'}: expected an object, found {type(content).__name__}")
-        self.content = content
-        self.asked: set[str] = set()
-
-    def fault(self, key: str, expected: str) -> InputError:
-        """Return the error for the value of ``key``."""
-        place = f"{self.place}.{key}".strip(".")
-        found = repr(self.content[key])[:60] if key in self.content else "nothing"
-        return InputError(f"{self.file}: {place}: expected {expected}, found {found}")
-
-    def value(self, key: str) -> Any:
-        """Return a value as it is, None when it is missing."""
-        self.asked.add(key)
-        return self.content.get(key)
-
-    def text(self, key: str) -> str:
-        """Return text that can be printed anywhere, up to 1,000 characters."""
-        value = self.value(key)
-        if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= MAX_TEXT:
-            raise self.fault(key, f"1 to {MAX_TEXT} printable characters")
-        return value
-
-    def number(self, key: str, lowest: float = -1e9, highest: float = 1e9) -> float:
-        """Return a finite number from ``lowest`` to ``highest``."""
-        value = self.value(key)
-        if not is_number(value) or not lowest <= value <= highest:
-            raise self.fault(key, f"a number from {lowest:g} to {highest:g}")
-        return float(value)
-
-    def count(self, key: str, lowest: int = 0, highest: int = 10**12) -> int:
-        """Return a whole number from ``lowest`` to ``highest``."""
-        value = self.value(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise self.fault(key, f"a whole number from {lowest:,} to {highest:,}")
-        return value
-
-    def numbers(self, key: str, highest_count: int) -> tuple[float, ...]:
-        """Return a list of up to ``highest_count`` finite numbers."""
-        value = self.value(key)
-        if not isinstance(value, list) or len(value) > highest_count or not all(map(is_number, value)):
-            raise self.fault(key, f"a list of up to {highest_count:,} finite numbers")
-        return tuple(float(item) for item in value)
-
-    def object(self, key: str) -> "CheckedObject":
-        """Return an object inside this one."""
-        return CheckedObject(self.value(key), self.file, f"{self.place}.{key}".strip("."))
-
-    def objects(self, key: str) -> dict[str, "CheckedObject"]:
-        """Return the objects inside an object, by name."""
-        parent = self.object(key)
-        for name in parent.content:
-            if not KEY_NAME.fullmatch(name):
-                raise parent.fault(ascii(name)[:60], "a name of small letters, digits and _")
-        return {name: parent.object(name) for name in parent.content}
-
-    def close(self) -> None:
-        """Raise InputError for a value that nobody asked for."""
-        unknown = sorted(set(self.content) - self.asked)
-        if unknown:
-            raise InputError(f"{self.file}: {self.place or 'the content'}: {ascii(unknown[0])[:60]} is no known entry")
-
-
-def is_number(value: Any) -> bool:
-    """Tell a finite JSON number; booleans are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
-
-
-FORMAT = 1
-CALIBRATION_NAME = "calibration.json"
-CARD_NAME = "MODEL_CARD.md"
-SPEECHBRAIN_NAME = "speechbrain"
-WEIGHTS_NAME = "weights.safetensors"
-ONNX_NAMES = {"fp32": "embedder.onnx", "int8": "embedder.int8.onnx"}
-MAX_JSON_BYTES = 4 * 2**20
-MAX_CURVE_POINTS = 10_000
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """An error rate, a fraction, with its 95 % interval over speakers."""
-
-    estimate: float
-    lower: float
-    upper: float
-
-
-@dataclass(frozen=True)
-class MeasuredPoint:
-    """A threshold for a use, and what it did to the held-out speakers.
-
-    threshold : accept from this LLR on. max_far : the limit on the FAR that it was chosen by.
-    support : "supported" or "coarse", what the number of trials makes of that limit.
-    rule : in words, how it was chosen.
-    """
-
-    threshold: float
-    max_far: float
-    support: str
-    rule: str
-    far: Rate
-    frr: Rate
-    num_false_accepts: int
-    num_false_rejects: int
-    num_target: int
-    num_nontarget: int
-
-
-@dataclass(frozen=True)
-class ErrorCurve:
-    """FAR and FRR of the held-out speakers by threshold, (points,) each, thresholds (LLR) rising."""
-
-    llr: np.ndarray
-    far: np.ndarray
-    frr: np.ndarray
-
-    def at_far(self, max_far: float) -> tuple[float, float, float] | None:
-        """Return (threshold, far, frr) of the lowest threshold with a FAR of at most ``max_far``; None if none has."""
-        kept = np.flatnonzero(self.far <= max_far)
-        return None if not kept.size else tuple(float(axis[kept[0]]) for axis in (self.llr, self.far, self.frr))
-
-    def at_llr(self, llr: float) -> tuple[float, float]:
-        """Return (far, frr) at the highest listed threshold that is not above ``llr``: a FAR no lower than the true."""
-        place = max(int(np.searchsorted(self.llr, llr, side="right")) - 1, 0)
-        return float(self.far[place]), float(self.frr[place])
-
-
-@dataclass(frozen=True)
-class EmbedderEntry:
-    """One ONNX file with what its scores mean."""
-
-    precision: str  # "fp32" or "int8"
-    file: str
-    fingerprint: str
-    calibration: Calibration
-    operating_points: dict[str, MeasuredPoint]
-    error_rates: ErrorCurve
-    eer: Rate
-    onnx: bytes = field(repr=False, compare=False)  # the checked content of the file
-
-
-@dataclass(frozen=True)
-class HeldOutSpeakers:
-    """Whom the calibration was measured on; durations of their utterances in seconds."""
-
-    description: str
-    num_speakers: int
-    num_utterances: int
-    shortest_s: float
-    median_s: float
-    longest_s: float
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """A checked model folder."""
-
-    path: Path
-    name: str
-    version: str
-    sample_rate: int  # Hz
-    embedding_dim: int
-    min_duration_s: float
-    held_out: HeldOutSpeakers
-    embedders: dict[str, EmbedderEntry]
-
-    def embedder(self, precision: str) -> EmbedderEntry:
-        """Return the embedder of a precision, "fp32" or "int8"; InputError when the folder has none."""
-        if precision not in self.embedders:
-            raise InputError(f"{self.path}: has no {precision} embedder, only {', '.join(self.embedders)}")
-        return self.embedders[precision]
-
-
-def read_model_folder(path: str | Path) -> ModelFolder:
-    """Read a model folder, every file of it checked against ``SHA256SUMS`` and every value of its JSON checked.
-
-    Nothing that is read is executed or can be. The ONNX files are not parsed yet.
-
-    Raises
-    ------
-    InputError : as ``checked_files.read_checked_files``; or a value of ``calibration.json`` is missing, unknown or out
-        of its range; file and place are named.
-    """
-    folder = Path(path)
-    sizes = {CALIBRATION_NAME: MAX_JSON_BYTES, CARD_NAME: MAX_JSON_BYTES} | {
-        name: MAX_FILE_BYTES for name in ONNX_NAMES.values()
-    }
-    contents = read_checked_files(folder, sizes)
-    top = parse_object(contents[CALIBRATION_NAME], str(folder / CALIBRATION_NAME))
-    top.count("format", FORMAT, FORMAT)
-    model = ModelFolder(
-        path=folder,
-        name=_matching(top, "name", NAME),
-        version=_matching(top, "version", NAME),
-        sample_rate=top.count("sample_rate", 1000, 384_000),
-        embedding_dim=top.count("embedding_dim", 1, 16_384),
-        min_duration_s=top.number("min_duration_s", 0.0, 60.0),
-        held_out=_held_out(top.object("held_out")),
-        embedders=_embedders(top, contents),
-    )
-    top.close()
-    return model
-
-
-def _embedders(top: CheckedObject, contents: Mapping[str, bytes]) -> dict[str, EmbedderEntry]:
-    found = top.objects("embedders")
-    if set(found) != set(ONNX_NAMES):
-        raise top.fault("embedders", f"the entries {' and '.join(ONNX_NAMES)}")
-    embedders = {name: _embedder(name, entry, contents) for name, entry in found.items()}
-    if len({entry.fingerprint for entry in embedders.values()}) != len(embedders):
-        raise InputError(f"{top.file}: embedders: expected a fingerprint of its own for each, found one twice")
-    return embedders
-
-
-def _embedder(precision: str, entry: CheckedObject, contents: Mapping[str, bytes]) -> EmbedderEntry:
-    if entry.text("file") != ONNX_NAMES[precision]:
-        raise entry.fault("file", ONNX_NAMES[precision])
-    embedder = EmbedderEntry(
-        precision=precision,
-        file=ONNX_NAMES[precision],
-        fingerprint=_matching(entry, "fingerprint", FINGERPRINT),
-        calibration=_calibration(entry),
-        operating_points={name: _point(point) for name, point in entry.objects("operating_points").items()},
-        error_rates=_curve(entry.object("error_rates")),
-        eer=_rate(entry.object("eer")),
-        onnx=contents[ONNX_NAMES[precision]],
-    )
-    entry.close()
-    return embedder
-
-
-def _calibration(entry: CheckedObject) -> Calibration:
-    try:
-        return Calibration.from_dict(entry.value("calibration"))
-    except (InputError, OverflowError) as error:
-        raise InputError(f"{entry.file}: {entry.place}.calibration: {error}") from error
-
-
-def _point(point: CheckedObject) -> MeasuredPoint:
-    measured = MeasuredPoint(
-        threshold=point.number("threshold"),
-        max_far=point.number("max_far", 0.0, 1.0),
-        support=_matching(point, "support", re.compile("supported|coarse")),
-        rule=point.text("rule"),
-        far=_rate(point.object("far")),
-        frr=_rate(point.object("frr")),
-        num_false_accepts=point.count("num_false_accepts"),
-        num_false_rejects=point.count("num_false_rejects"),
-        num_target=point.count("num_target", 1),
-        num_nontarget=point.count("num_nontarget", 1),
-    )
-    point.close()
-    return measured
-
-
-def _rate(rate: CheckedObject) -> Rate:
-    checked = Rate(*(rate.number(key, 0.0, 1.0) for key in ("estimate", "lower", "upper")))
-    rate.close()
-    return checked
-
-
-def _curve(curve: CheckedObject) -> ErrorCurve:
-    """Return the curve once its axes fit each other and run the right way."""
-    llr, far, frr = (np.array(curve.numbers(key, MAX_CURVE_POINTS)) for key in ("llr", "far", "frr"))
-    curve.close()
-    if not llr.size == far.size == frr.size > 0:
-        raise curve.fault("llr", "as many values, and at least one, as in far and frr")
-    for key, axis, way in (("llr", llr, 1), ("far", far, -1), ("frr", frr, 1)):
-        if (way * np.diff(axis) < 0).any():
-            raise InputError(f"{curve.file}: {curve.place}.{key}: expected {'rising' if way > 0 else 'falling'} values")
-    for key, axis in (("far", far), ("frr", frr)):
-        if axis.min() < 0 or axis.max() > 1:
-            raise InputError(f"{curve.file}: {curve.place}.{key}: expected fractions from 0 to 1")
-    return ErrorCurve(llr, far, frr)
-
-
-def _held_out(held_out: CheckedObject) -> HeldOutSpeakers:
-    duration = held_out.object("duration_s")
-    speakers = HeldOutSpeakers(
-        held_out.text("description"),
-        held_out.count("num_speakers", 1),
-        held_out.count("num_utterances", 1),
-        *(duration.number(key, 0.0, 1e6) for key in ("shortest", "median", "longest")),
-    )
-    duration.close()
-    held_out.close()
-    return speakers
-
-
-def _matching(entry: CheckedObject, key: str, pattern: re.Pattern) -> str:
-    """Return text that the pattern matches whole."""
-    text = entry.text(key)
-    if not pattern.fullmatch(text):
-        raise entry.fault(key, f"text like {pattern.pattern}")
-    return text

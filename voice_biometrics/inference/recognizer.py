@@ -1,10 +1,4 @@
-"""Voices compared, enrolled, verified and identified, with a model folder and a store; needs no PyTorch.
-
-Whether the recordings of an enrolment are of one speaker.
-
-Measured on 25 speakers held out of speechocean762: of 3 recordings of one speaker, one was told wrongly in 4 % of 1,000
-draws; when one of 3 was another speaker's, it was told in 91 %, and it alone in 85 %.
-"""
+"""Compare, enrol, verify and identify voices, with a model folder and a store. Needs no PyTorch."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -16,46 +10,20 @@ import numpy as np
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference.answers import Candidate, Enrolment, Identification, Verdict, doubts_about
 from voice_biometrics.inference.audio_input import Recording, read_recording
-from voice_biometrics.inference.decisions import choose_point, gallery_point
+from voice_biometrics.inference.decisions import choose_point, identification_point
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.gallery import Gallery
 from voice_biometrics.inference.model_folder import read_model_folder
 from voice_biometrics.inference.store import Store
 from voice_biometrics.inference.voiceprints import Template, another_model, checked_name, scaled_for_scoring, unit
 
-
-def disagreeing(
-    embeddings: np.ndarray, llrs: Callable[[np.ndarray], np.ndarray], enrolled: np.ndarray | None = None
-) -> list[int]:
-    """Return which recordings are rather another speaker's than that of most, by LLRs below 0.
-
-    Most are the recordings that agree with the one that is most like all; of two that disagree both are returned, since
-    nobody knows which is wrong.
-
-    Arguments
-    ---------
-    embeddings : (recordings, dims), of length 1. llrs : scores (trials,) to log-likelihood ratios.
-    enrolled : (dims,), the mean of earlier recordings of the voice, which then decides alone.
-    """
-    if enrolled is None:
-        pairs = embeddings @ embeddings.T
-        agree = llrs(pairs[np.argmax(pairs.sum(axis=1))]) >= 0.0  # (recordings,)
-        if len(agree) == 2 and not agree.all():
-            return [0, 1]
-        enrolled = embeddings[agree].mean(axis=0)
-    else:
-        agree = np.zeros(len(embeddings), bool)
-    fits = llrs(embeddings @ scaled_for_scoring(enrolled[None])[0]) >= 0.0
-    return np.flatnonzero(~(agree | fits)).tolist()
-
-
-Source = str | Path | BinaryIO | Recording
+RecordingSource = str | Path | BinaryIO | Recording
 DEFAULT_USE = "smart_speaker"
 MIN_SPEECH_S = 0.5  # cut to 0.3 s, recordings of 25 held-out speakers had an EER of 39 %: no answer is worth giving
 
 
 class Recognizer:
-    """A model folder at work. Use one per thread; the store may be shared with other processes.
+    """Verification with one model folder. Use one per thread; the store may be shared with other processes.
 
         recognizer = Recognizer("model", "voices.db", use="door")
         recognizer.enrol("anna", ["anna1.wav", "anna2.wav", "anna3.wav"])
@@ -65,17 +33,17 @@ class Recognizer:
 
     Arguments
     ---------
-    model_folder : made by ``export.py``; checked whole before anything is used.
+    model_folder : made by ``export.py``; checked completely before it is used.
     store : file of the enrolled voices, made by the first enrolment; not needed for ``compare``.
     key_file : 32 bytes; encrypts the store.
-    use, max_far : where to accept: an operating point of the model folder ("smart_speaker" unless given, "door"), or
-        the lowest threshold with at most this false-accept rate (a fraction).
-    precision : "fp32", or "int8": half the time, another fingerprint and so other enrolments.
+    use, max_far : the threshold: an operating point of the model folder ("smart_speaker" by default, "door"), or the
+        lowest threshold with at most this false-accept rate (a fraction).
+    precision : "fp32", or "int8": half the time, another fingerprint and therefore separate enrolments.
 
     Raises
     ------
-    InputError : anything wrong with folder, store, key, recordings or names, in one line. So do all methods: no
-        answer is given rather than a doubtful one.
+    InputError : any fault of folder, store, key, recordings or names, in one line. So do all methods.
+    ValueError : both ``use`` and ``max_far``.
     """
 
     def __init__(
@@ -96,16 +64,16 @@ class Recognizer:
         self._store: Store | None = None
         self._gallery: Gallery | None = None
 
-    def compare(self, first: Source, second: Source) -> Verdict:
-        """Tell whether two recordings are of one speaker."""
+    def compare(self, first: RecordingSource, second: RecordingSource) -> Verdict:
+        """Decide if two recordings are of the same speaker."""
         read = [self._read(first), self._read(second)]
-        return self._answer(None, *map(self._template, read), read)
+        return self._verdict(None, *map(self._template, read), read)
 
-    def enrol(self, name: str, recordings: Sequence[Source], add: bool = False) -> Enrolment:
+    def enrol(self, name: str, recordings: Sequence[RecordingSource], add: bool = False) -> Enrolment:
         """Enrol a voice from one or more recordings; with ``add``, add them to those of an enrolled voice.
 
-        The recordings are averaged. One that sounds rather like somebody else than the others is told in the result,
-        not left out. Without ``add`` a name that is enrolled is refused, with it one that is not.
+        The recordings are averaged. One that sounds like another speaker than the others is reported in the result, not
+        left out. Without ``add`` an enrolled name is refused, with it a name that is not enrolled.
         """
         checked_name(name)
         if not recordings:
@@ -113,55 +81,44 @@ class Recognizer:
         read = [self._read(recording) for recording in recordings]
         templates = [self._template(recording) for recording in read]
         store = self._opened(create=not add)
-        before = store.get(name) if add else None
-        if before is not None:
-            self._check_model(name, before)
+        enrolled = self._enrolled(name).embedding if add else None
         embeddings = np.stack([template.embedding for template in templates])
-        odd = disagreeing(embeddings, self.entry.calibration.llrs, None if before is None else before.embedding)
+        odd = disagreeing(embeddings, self.entry.calibration.llrs, enrolled)
         stored = store.add(name, reduce(Template.joined, templates), join=add)
-        return Enrolment(
-            name=name,
-            num_recordings=stored.num_recordings,
-            speech_s=stored.speech_s,
-            disagreeing=tuple(read[place].name for place in odd),
-            doubts=doubts_about(read, self.model.held_out.shortest_s),
-        )
+        odd_names = tuple(read[place].name for place in odd)
+        return Enrolment(name, stored.num_recordings, stored.speech_s, odd_names, self._doubts(read))
 
-    def verify(self, name: str, recording: Source) -> Verdict:
-        """Tell whether an enrolled voice speaks in a recording."""
-        template = self._opened().get(name)
-        self._check_model(name, template)
-        read = self._read(recording)
-        return self._answer(name, template, self._template(read), [read])
+    def verify(self, name: str, recording: RecordingSource) -> Verdict:
+        """Decide if an enrolled voice speaks in a recording."""
+        template, read = self._enrolled(name), self._read(recording)
+        return self._verdict(name, template, self._template(read), [read])
 
-    def identify(self, recording: Source, num_candidates: int = 3) -> Identification:
-        """Tell which enrolled voice speaks in a recording, or that none does.
+    def identify(self, recording: RecordingSource, num_candidates: int = 3) -> Identification:
+        """Return the enrolled voice that speaks in a recording, if any.
 
-        A stranger has as many chances as there are voices, so the threshold rises with their number: the limit of the
-        operating point is kept for all comparisons together.
+        A stranger has as many chances as there are voices, so the threshold rises with their number: the FAR limit of
+        the operating point holds for all comparisons together.
         """
         gallery = self._current_gallery()
-        if not gallery.names:
-            raise InputError(f"{self.store_path}: nobody is enrolled; enrol a voice first")
+        if not len(gallery):
+            raise InputError(f"{self.store_path}: no voice is enrolled; enrol one first")
         read = self._read(recording)
         best = gallery.best(self._template(read).embedding, num_candidates)
-        point = gallery_point(self.entry, self.point, len(gallery.names))
-        llrs = [self._llr(score) for _, score in best]
-        candidates = tuple(
-            Candidate(name, score, llr, llr >= point.threshold) for (name, score), llr in zip(best, llrs, strict=True)
-        )
+        point = identification_point(self.entry, self.point, len(gallery))
+        scored = [(name, score, self._llr(score)) for name, score in best]
+        candidates = tuple(Candidate(*one, is_accepted=one[-1] >= point.threshold) for one in scored)
         found = candidates[0].name if candidates[0].is_accepted else None
-        return Identification(found, candidates, point, doubts_about([read], self.model.held_out.shortest_s))
+        return Identification(found, candidates, point, self._doubts([read]))
 
     def names(self) -> list[str]:
         """Return the names of all enrolled voices, sorted."""
         return self._opened().names()
 
     def forget(self, name: str) -> bool:
-        """Forget a voice; returns whether it is wiped from the files already (see ``Store.forget``)."""
+        """Forget a voice; returns whether no trace is left in the files already (see ``Store.forget``)."""
         return self._opened().forget(name)
 
-    def _read(self, source: Source) -> Recording:
+    def _read(self, source: RecordingSource) -> Recording:
         recording = source if isinstance(source, Recording) else read_recording(source, self.model.sample_rate)
         if recording.sample_rate != self.model.sample_rate:
             raise InputError(
@@ -183,18 +140,23 @@ class Recognizer:
             raise InputError(f"{recording.name}: {error}") from error
         return Template(self.entry.fingerprint, 1, recording.speech_s, embedding)
 
-    def _answer(self, name: str | None, enrolled: Template, test: Template, read: list[Recording]) -> Verdict:
+    def _verdict(self, name: str | None, enrolled: Template, test: Template, read: list[Recording]) -> Verdict:
         score = float(scaled_for_scoring(enrolled.embedding[None])[0] @ test.embedding)
         llr = self._llr(score)
-        doubts = doubts_about(read, self.model.held_out.shortest_s)
-        return Verdict(name, llr >= self.point.threshold, score, llr, self.point, doubts)
+        return Verdict(name, llr >= self.point.threshold, score, llr, self.point, self._doubts(read))
+
+    def _doubts(self, read: list[Recording]) -> tuple[str, ...]:
+        return doubts_about(read, self.model.held_out.duration_s.shortest)
 
     def _llr(self, score: float) -> float:
         return float(self.entry.calibration.llrs(np.array([score]))[0])
 
-    def _check_model(self, name: str, template: Template) -> None:
+    def _enrolled(self, name: str) -> Template:
+        """Return the template of a voice; InputError when it is not enrolled, or is with another model."""
+        template = self._opened().get(name)
         if template.fingerprint != self.entry.fingerprint:
             raise InputError(f"{name} was {another_model(template.fingerprint, self.entry.fingerprint)}")
+        return template
 
     def _opened(self, create: bool = False) -> Store:
         if self._store is None:
@@ -205,6 +167,33 @@ class Recognizer:
 
     def _current_gallery(self) -> Gallery:
         store = self._opened()
-        if self._gallery is None or self._gallery.state != store.state():
+        if self._gallery is None:
             self._gallery = Gallery(store, self.entry.fingerprint, self.model.embedding_dim)
+        else:
+            self._gallery.refresh()
         return self._gallery
+
+
+def disagreeing(
+    embeddings: np.ndarray, llrs: Callable[[np.ndarray], np.ndarray], enrolled: np.ndarray | None = None
+) -> list[int]:
+    """Return the recordings of an enrolment whose LLR of being the same speaker as the majority is below 0.
+
+    The majority are the recordings that agree with the one most similar to all. Of two that disagree both are returned,
+    since it is unknown which is wrong. On 25 speakers held out of speechocean762, one of 3 recordings of one speaker
+    was returned in 4 % of 1,000 draws; when one of 3 was another speaker's, it was returned in 91 %, alone in 85 %.
+
+    Arguments
+    ---------
+    embeddings : (recordings, dims), of length 1. llrs : scores (trials,) to log-likelihood ratios.
+    enrolled : (dims,), mean of earlier recordings of the voice, which then decides alone.
+    """
+    agree = np.zeros(len(embeddings), bool)
+    if enrolled is None:
+        pairs = embeddings @ embeddings.T
+        agree = llrs(pairs[np.argmax(pairs.sum(axis=1))]) >= 0.0  # (recordings,)
+        if len(agree) == 2 and not agree.all():
+            return [0, 1]
+        enrolled = embeddings[agree].mean(axis=0)
+    fits = llrs(embeddings @ scaled_for_scoring(enrolled[None])[0]) >= 0.0
+    return np.flatnonzero(~(agree | fits)).tolist()

@@ -1,14 +1,25 @@
-"""What is kept of an enrolled voice, and how it is written into a row of the store."""
+"""Templates of enrolled voices: how they are scored, packed into a row of the store, and exported as JSON lines.
 
-from collections.abc import Sequence
+The first line of an export is ``{"format": "enrolled voices", "version": 1}``; each further line is a voice: ``name``,
+``fingerprint`` of its model (64 hex digits), ``num_recordings``, ``speech_s`` (seconds), ``embedding`` (little-endian
+float32, base64). An export is not encrypted, even if the store is.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated, BinaryIO, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.inference.model_folder import Fingerprint, Strict, parse_json
 
 MAX_NAME = 100  # characters
 MAX_DIMS = 16_384
+MAX_LINE_BYTES = 2**17  # the largest embedding, in base64, with a name
 HEADER_BYTES = 40
 
 
@@ -16,9 +27,9 @@ HEADER_BYTES = 40
 class Template:
     """An enrolled voice.
 
-    fingerprint : of the embedder that made it, 64 hex digits; scores across embedders mean nothing.
-    num_recordings, speech_s : what it was made of.
-    embedding : (dims,) float32, the mean of the recordings' embeddings, each of length 1.
+    fingerprint : of the embedder that made it, 64 hex digits; scores across embedders are meaningless.
+    num_recordings, speech_s : number and total speech of its recordings.
+    embedding : (dims,) float32, mean of the recordings' embeddings, each of length 1.
     """
 
     fingerprint: str
@@ -45,7 +56,7 @@ class Template:
 
 
 def unpack(row: bytes) -> Template:
-    """Return the template of a row that ``Template.to_bytes`` wrote; InputError where it cannot be such a row."""
+    """Return the template of a row that ``Template.to_bytes`` wrote; InputError if it is not such a row."""
     (fields,) = unpack_table([row])
     fingerprint = bytes(fields["fingerprint"]).hex()
     return Template(fingerprint, int(fields["num_recordings"]), float(fields["speech_s"]), fields["embedding"])
@@ -70,37 +81,88 @@ def _row_type(dims: int) -> np.dtype:
 
 
 def unit(embedding: np.ndarray) -> np.ndarray:
-    """Return an embedding (dims,) scaled to length 1; InputError when it has none."""
+    """Return an embedding (dims,) scaled to length 1; InputError when it is zero."""
     length = np.linalg.norm(embedding)
     if not length > 0:
-        raise InputError("the embedding is zero, so nothing can be said; record again")
+        raise InputError("the embedding is zero, so it cannot be scored; record again")
     return (embedding / length).astype(np.float32)
 
 
 def scaled_for_scoring(means: np.ndarray) -> np.ndarray:
     """Return means of unit embeddings, (voices, dims), scaled so that the product with a unit embedding is the score.
 
-    The score is the cosine with the mean times the root of the mean's length, which is the cosine for one recording.
-    The plain cosine with a mean is higher for strangers too: at the threshold that gave a FAR of 1 % for single
-    recordings (25 speakers held out of speechocean762) it gave 1.6 % with three and 2.1 % with ten, and in place of
-    0.1 %, 0.20 and 0.31 %. Thus scaled it gave 0.86 and 0.81, 0.06 and 0.03 %, and the FRR still fell from 22 % to 11
-    and 5 %.
+    The score is the cosine with the mean times the square root of the mean's length; for one recording it is the
+    cosine. The plain cosine with a mean is higher for strangers too: at the threshold with a FAR of 1 % for single
+    recordings (25 speakers held out of speechocean762), the FAR was 1.6 % with three and 2.1 % with ten recordings.
+    Scaled, it was 0.86 and 0.81 %, and the FRR still fell from 22 % to 11 and 5 %.
     """
     return means / np.sqrt(np.linalg.norm(means, axis=1, keepdims=True))
 
 
 def another_model(enrolled_with: str, current: str) -> str:
-    """Say that a voice was enrolled with another embedder."""
+    """Return the fault of a voice that was enrolled with another embedder."""
     return (
-        f"enrolled with the model {enrolled_with[:12]}, but this one is {current[:12]}, and their scores do not mix: "
-        "use that model folder (and --precision), or forget the voice and enrol it again"
+        f"enrolled with model {enrolled_with[:12]}, but this is model {current[:12]}, and their scores are not "
+        "comparable: use that model folder (and --precision), or forget the voice and enrol it again"
     )
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a voice, or raise InputError for one that could not be shown, typed or told apart."""
+    """Return the name of a voice; InputError if it could not be displayed, typed or told from another."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
         raise InputError(
-            f"{ascii(name)[:60]} is no name: expected 1 to {MAX_NAME} printable characters without spaces at the ends"
+            f"invalid name {ascii(name)[:60]}: expected 1 to {MAX_NAME} printable characters without spaces at the ends"
         )
     return name
+
+
+class ExportHeader(Strict):
+    """The first line of an export."""
+
+    format: Literal["enrolled voices"]
+    version: Literal[1]
+
+
+class ExportedVoice(Strict):
+    """A further line of an export."""
+
+    name: str
+    fingerprint: Fingerprint
+    num_recordings: Annotated[int, Meta(ge=1, le=2**32 - 1)]
+    speech_s: Annotated[float, Meta(ge=0.0, le=1e9)]
+    embedding: bytes  # base64 in JSON
+
+
+def write_voices(voices: Iterable[tuple[str, Template]], file: BinaryIO) -> int:
+    """Write an export to a binary file; return the number of voices."""
+    file.write(msgspec.json.encode(ExportHeader(format="enrolled voices", version=1)) + b"\n")
+    num_voices = 0
+    for name, template in voices:
+        fields = vars(template) | {"embedding": template.embedding.astype("<f4").tobytes()}
+        file.write(msgspec.json.encode(ExportedVoice(name=name, **fields)) + b"\n")
+        num_voices += 1
+    return num_voices
+
+
+def read_voices(file: BinaryIO, name: str) -> Iterator[tuple[str, Template]]:
+    """Yield the voices of an export that errors call ``name``; InputError with the line that is at fault."""
+    advice = "give a file written by `export`"
+    for number in itertools.count(1):
+        line, place = file.readline(MAX_LINE_BYTES), f"{name}, line {number}"
+        if len(line) == MAX_LINE_BYTES:
+            raise InputError(f"{place}: longer than {MAX_LINE_BYTES:,} bytes; {advice}")
+        if number == 1:
+            parse_json(line, ExportHeader, place, advice)
+        elif line:
+            yield _imported(parse_json(line, ExportedVoice, place, advice), place)
+        else:
+            return
+
+
+def _imported(voice: ExportedVoice, place: str) -> tuple[str, Template]:
+    try:
+        embedding = np.frombuffer(voice.embedding, "<f4")
+        row = Template(voice.fingerprint, voice.num_recordings, voice.speech_s, embedding).to_bytes()
+        return voice.name, unpack(row)
+    except ValueError as error:
+        raise InputError(f"{place}: embedding: expected base64 of 1 to {MAX_DIMS:,} finite float32 numbers") from error

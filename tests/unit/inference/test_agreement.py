@@ -19,20 +19,14 @@ def recordings(*voices):
     return np.stack([unit(voice + 0.1 * number * np.array([0.0, 0.0, 1.0])) for number, voice in enumerate(voices)])
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_the_odd_one_out_is_found_wherever_it_is(place):
-    voices = [ANNA] * 4
-    voices[place] = BERT
-    assert disagreeing(recordings(*voices), llrs) == [place]
-
-
-@pytest.mark.parametrize("number", [1, 2, 5])
-def test_recordings_of_one_voice_agree(number):
-    assert disagreeing(recordings(*[ANNA] * number), llrs) == []
-
-
-def test_of_two_that_disagree_both_are_told():
+def test_the_odd_one_out_is_found_wherever_it_is_and_of_two_both():
+    for place in range(4):
+        voices = [ANNA] * 4
+        voices[place] = BERT
+        assert disagreeing(recordings(*voices), llrs) == [place]
     assert disagreeing(recordings(ANNA, BERT), llrs) == [0, 1]
+    for number in (1, 2, 5):
+        assert disagreeing(recordings(*[ANNA] * number), llrs) == []
 
 
 def test_added_recordings_are_judged_by_those_before():

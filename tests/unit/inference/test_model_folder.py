@@ -2,8 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -36,24 +35,30 @@ def change_json(folder, place, value):
     write_sums(folder)
 
 
+def change_onnx(folder, model):
+    """Write another embedder.onnx, and the checksums with it."""
+    (folder / "embedder.onnx").write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    write_sums(folder)
+
+
 def test_a_folder_gives_what_was_written(folder):
     model = read_model_folder(folder)
     assert (model.name, model.version, model.sample_rate, model.embedding_dim) == ("toy", "1.0", 16000, 16)
-    assert model.held_out.num_speakers == 25 and model.held_out.median_s == 2.5
+    assert model.held_out.num_speakers == 25 and model.held_out.duration_s.median == 2.5
     entry = model.embedder("int8")
-    assert entry.fingerprint == FINGERPRINTS["int8"] and entry.onnx == (folder / "embedder.int8.onnx").read_bytes()
+    assert entry.fingerprint == FINGERPRINTS["int8"]
+    assert model.onnx[entry.file] == (folder / "embedder.int8.onnx").read_bytes()
     assert entry.calibration.llrs(np.array([0.8])) == pytest.approx([2.0])
     assert entry.operating_points["door"].threshold == 4.0 and entry.operating_points["door"].frr.lower == 0.15
+    with pytest.raises(InputError, match="int4"):
+        model.embedder("int4")
 
 
 def test_the_curve_gives_the_lowest_threshold_that_keeps_to_a_far(folder):
     curve = read_model_folder(folder).embedder("fp32").error_rates
-    assert curve.at_far(0.02) == (2.0, 0.01, 0.2)
-    assert curve.at_far(0.01) == (2.0, 0.01, 0.2)
+    assert [curve.at_far(far) for far in (0.02, 0.01)] == [(2.0, 0.01, 0.2)] * 2
     assert curve.at_far(0.0) == (5.5, 0.0, 0.9)
-    assert curve.at_llr(3.0) == (0.01, 0.2)
-    assert curve.at_llr(4.0) == (0.0005, 0.5)
-    assert curve.at_llr(-50.0) == (1.0, 0.0)
+    assert [curve.at_llr(llr) for llr in (-50.0, 3.0, 4.0)] == [(1.0, 0.0), (0.01, 0.2), (0.0005, 0.5)]
 
 
 def test_the_embedder_tells_voices_apart_and_repeats_short_speech(folder):
@@ -67,30 +72,18 @@ def test_the_embedder_tells_voices_apart_and_repeats_short_speech(folder):
 
 
 @pytest.mark.parametrize("name", ["embedder.onnx", "calibration.json", "MODEL_CARD.md", "speechbrain/hyperparams.yaml"])
-def test_a_changed_byte_is_refused_by_the_name_of_its_file(folder, name):
-    content = bytearray((folder / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
+def test_a_file_that_is_changed_missing_or_not_listed_is_named(folder, name):
+    content, sums = (folder / name).read_bytes(), (folder / SUMS_NAME).read_text()
+    middle = len(content) // 2
+    (folder / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     with pytest.raises(InputError, match=f"{name}: expected sha256"):
         read_model_folder(folder)
-
-
-def test_a_missing_file_is_named(folder):
-    (folder / "embedder.onnx").unlink()
-    with pytest.raises(InputError, match="embedder.onnx: could not be read"):
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"{name}: could not be read"):
         read_model_folder(folder)
-
-
-def test_a_file_that_the_sums_leave_out_is_named(folder):
-    sums = (folder / SUMS_NAME).read_text().splitlines(keepends=True)
-    (folder / SUMS_NAME).write_text("".join(line for line in sums if "int8" not in line))
-    with pytest.raises(InputError, match=r"SHA256SUMS: expected a line for embedder.int8.onnx"):
-        read_model_folder(folder)
-
-
-def test_a_file_of_no_use_here_that_the_sums_leave_out_is_named(folder):
-    (folder / "speechbrain" / "more.yaml").write_text("a: b")
-    with pytest.raises(InputError, match=r"speechbrain/more.yaml: not listed in SHA256SUMS"):
+    (folder / name).write_bytes(content)
+    (folder / SUMS_NAME).write_text("".join(line for line in sums.splitlines(keepends=True) if name not in line))
+    with pytest.raises(InputError, match=name):
         read_model_folder(folder)
 
 
@@ -101,19 +94,16 @@ def test_a_hidden_file_is_no_part_of_the_folder(folder):
     assert read_model_folder(folder).name == "toy"
 
 
-def test_sums_that_were_cut_short_are_refused(folder):
-    sums = (folder / SUMS_NAME).read_text()
-    (folder / SUMS_NAME).write_text(sums.removesuffix("\n"))
-    with pytest.raises(InputError, match="SHA256SUMS: expected a newline at its end"):
-        read_model_folder(folder)
-
-
-@pytest.mark.parametrize("name", ["../outside", "speechbrain/../../outside", "/etc/passwd", "a b"])
-def test_a_path_that_climbs_out_is_refused(folder, name):
+@pytest.mark.parametrize("name", ["../outside", "speechbrain/../../outside", "/etc/passwd", "a b", "MODEL_CARD.md", ""])
+def test_sums_with_a_path_that_climbs_out_or_is_listed_twice_or_cut_short_are_refused(folder, name):
     (folder.parent / "outside").write_text("x")
     with open(folder / SUMS_NAME, "a") as file:
         file.write(f"{'0' * 64}  {name}\n")
-    with pytest.raises(InputError, match="SHA256SUMS, line 6: expected '<sha256>  <path in the folder>'"):
+    with pytest.raises(InputError, match="SHA256SUMS, line 6"):
+        read_model_folder(folder)
+    write_sums(folder)
+    (folder / SUMS_NAME).write_text((folder / SUMS_NAME).read_text().removesuffix("\n"))
+    with pytest.raises(InputError, match="SHA256SUMS.*truncated"):
         read_model_folder(folder)
 
 
@@ -125,21 +115,18 @@ def test_a_link_that_leads_out_is_refused_and_one_that_stays_inside_is_not(folde
     inside.unlink()
     (folder / ".other.onnx").rename(outside)
     inside.symlink_to(outside)
-    with pytest.raises(InputError, match="embedder.onnx: a symbolic link leads out"):
+    with pytest.raises(InputError, match="embedder.onnx: a symbolic link points out"):
         read_model_folder(folder)
 
 
-def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(folder):
-    (folder / "MODEL_CARD.md").unlink()
-    os.mkfifo(folder / "MODEL_CARD.md")
-    with pytest.raises(InputError, match="MODEL_CARD.md: expected a plain file"):
-        read_model_folder(folder)
-
-
-def test_a_file_of_ten_gigabytes_is_refused_without_being_read(folder):
+def test_a_pipe_and_a_file_of_ten_gigabytes_are_refused_at_once(folder):
     with open(folder / "embedder.onnx", "r+b") as file:
         file.truncate(10 * 2**30)  # a sparse file
     with pytest.raises(InputError, match=f"embedder.onnx: expected at most {MAX_FILE_BYTES:,} bytes"):
+        read_model_folder(folder)
+    (folder / "embedder.onnx").unlink()
+    os.mkfifo(folder / "embedder.onnx")
+    with pytest.raises(InputError, match="embedder.onnx: expected a regular file"):
         read_model_folder(folder)
 
 
@@ -157,109 +144,86 @@ def test_something_that_is_no_model_folder_is_told(tmp_path):
         ("name", "../x"),
         ("version", ...),
         ("sample_rate", 16000.5),
-        ("sample_rate", True),
         ("embedding_dim", -1),
         ("min_duration_s", 10**400),
         ("surplus", 1),
-        ("held_out.num_speakers", 0),
         ("held_out.description", "\x1b[2J"),
-        ("embedders.int8", ...),
         ("embedders.fp32.file", "/etc/passwd"),
         ("embedders.fp32.fingerprint", "AB" * 32),
+        ("embedders.fp32.fingerprint", "cd" * 32),  # that of int8
         ("embedders.fp32.calibration.slope", -1.0),
-        ("embedders.fp32.calibration.slope", "20"),
-        ("embedders.fp32.calibration", None),
+        ("embedders.fp32.calibration.num_target", 10**400),
         ("embedders.fp32.operating_points.door.far.upper", 1.5),
         ("embedders.fp32.operating_points.door.support", "unsupported"),
         ("embedders.fp32.error_rates.far", [1.0, 0.06, 0.01]),
         ("embedders.fp32.error_rates.far", [1.0, 0.06, 0.01, 0.02, 0.0]),
         ("embedders.fp32.error_rates.llr", "many"),
-        ("embedders.fp32.eer", [0.1]),
     ],
     ids=lambda item: str(item)[:40],
 )
 def test_a_value_out_of_order_is_named_with_its_place(folder, place, value):
     change_json(folder, place, value)
-    with pytest.raises(InputError, match=r"calibration\.json: .*" + place.split(".")[-1]):
+    with pytest.raises(InputError, match=r"calibration\.json: .*" + place.split(".")[-1]) as caught:
         read_model_folder(folder)
+    assert str(caught.value).isprintable()
 
 
-def test_a_slope_beyond_all_floats_is_told(folder):
-    change_json(folder, "embedders.fp32.calibration.slope", 10**400)
-    with pytest.raises(InputError, match=r"calibration\.json: embedders.fp32.calibration: int too large"):
-        read_model_folder(folder)
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"format": 1, "format": 1}', '{"format": NaN}', "[" * 100_000, "\xff"])
-def test_json_that_is_none_is_told(folder, text):
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"format": NaN}', "[" * 100_000, '{"a":' * 100_000, "\xff", '{"\x1b\n": 1}']
+)
+def test_json_that_is_none_is_told_in_a_line(folder, text):
     (folder / "calibration.json").write_bytes(text.encode("latin-1"))
     write_sums(folder)
-    with pytest.raises(InputError, match="calibration.json: (malformed JSON|the content: expected an object)"):
+    with pytest.raises(InputError, match="calibration.json: ") as caught:
         read_model_folder(folder)
-
-
-def test_one_fingerprint_for_both_embedders_is_refused(tmp_path):
-    folder = write_toy_model_folder(tmp_path / "model", {"fp32": "ab" * 32, "int8": "ab" * 32})
-    with pytest.raises(InputError, match="fingerprint of its own"):
-        read_model_folder(folder)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("key, value", [("fingerprint", "ef" * 32), ("sample_rate", "8000"), ("name", "other")])
 def test_an_onnx_file_of_another_model_is_refused(folder, key, value):
-    metadata = onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]) | {key: value}
-    onnx.save(toy_onnx(metadata), folder / "embedder.onnx")
-    write_sums(folder)
-    model = read_model_folder(folder)
+    change_onnx(folder, toy_onnx(onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]) | {key: value}))
     with pytest.raises(InputError, match=f"embedder.onnx: {key}: expected"):
-        Embedder(model)
+        Embedder(read_model_folder(folder))
 
 
-def test_bytes_that_are_no_onnx_are_told_in_a_line(folder):
-    (folder / "embedder.onnx").write_bytes(b"no model at all")
-    write_sums(folder)
+def test_an_embedder_of_another_size_than_the_folder_says_is_refused(folder):
+    change_json(folder, "embedding_dim", 17)
+    with pytest.raises(InputError, match="embedding_dim: expected 17.*found 16"):
+        Embedder(read_model_folder(folder))
+
+
+def toy_with_filters():
+    model = toy_onnx(onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]))
+    return model, next(item for item in model.graph.initializer if item.name == "filters")
+
+
+def oversized():
+    model, filters = toy_with_filters()
+    filters.dims[0] = 10 * 2**30  # more than the file holds
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("fault", ["no onnx", "unknown layer", "oversized tensor"])
+def test_an_onnx_file_that_cannot_be_loaded_is_told_in_a_line_and_nothing_is_printed(folder, capfd, fault):
+    layer = (folder / "embedder.onnx").read_bytes().replace(b"Unsqueeze", b"\xffnsqueeze")
+    change_onnx(folder, {"no onnx": b"no model at all", "unknown layer": layer, "oversized tensor": oversized()}[fault])
     with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded") as caught:
         Embedder(read_model_folder(folder))
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_layer_whose_name_is_no_text_is_told_and_nothing_is_printed(folder, capsys):
-    path = folder / "embedder.onnx"
-    path.write_bytes(path.read_bytes().replace(b"Unsqueeze", b"\xffnsqueeze"))
-    write_sums(folder)
-    with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
-        Embedder(read_model_folder(folder))
-    assert capsys.readouterr().out == ""
+    assert "\n" not in str(caught.value) and capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "speechbrain/weights.bin"])
 def test_weights_that_lie_in_another_file_are_refused(folder, location, monkeypatch):
-    model = toy_onnx(onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]))
-    filters = next(item for item in model.graph.initializer if item.name == "filters")
+    model, filters = toy_with_filters()
     content = filters.raw_data
     filters.ClearField("raw_data")
     filters.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", "0"), ("length", str(len(content)))):
         filters.external_data.add(key=key, value=value)
     (folder / location).write_bytes(content)
-    (folder / "embedder.onnx").write_bytes(model.SerializeToString())
-    write_sums(folder)
+    change_onnx(folder, model)
     monkeypatch.chdir(folder)  # whatever is taken to be the base, the file is there
     with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
-        Embedder(read_model_folder(folder))
-
-
-def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(folder):
-    model = toy_onnx(onnx_metadata("toy", "1.0", 16000, FINGERPRINTS["fp32"]))
-    next(item for item in model.graph.initializer if item.name == "filters").dims[0] = 10 * 2**30
-    (folder / "embedder.onnx").write_bytes(model.SerializeToString())
-    write_sums(folder)
-    with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
-        Embedder(read_model_folder(folder))
-
-
-def test_an_embedder_of_another_size_than_the_folder_says_is_refused(folder):
-    change_json(folder, "embedding_dim", 17)
-    with pytest.raises(InputError, match="embedding_dim: expected 17, found 16"):
         Embedder(read_model_folder(folder))
 
 
@@ -274,19 +238,11 @@ def test_many_utterances_are_embedded_in_order(folder):
 
 def test_what_cannot_be_embedded_is_told(folder):
     embed = Embedder(read_model_folder(folder))
-    with pytest.raises(InputError, match="no samples"):
-        embed(np.zeros(0, np.float32))
-    with pytest.raises(InputError, match="not finite"):
-        embed(np.full(16000, np.nan, np.float32))
+    for samples, told in ((np.zeros(0, np.float32), "no samples"), (np.full(16000, np.nan, np.float32), "not finite")):
+        with pytest.raises(InputError, match=told):
+            embed(samples)
 
 
-def test_reading_and_embedding_need_neither_torch_nor_speechbrain_nor_scipy(folder):
-    program = (
-        "import sys\n"
-        "from voice_biometrics.inference.embedder import Embedder\n"
-        "from voice_biometrics.inference.model_folder import read_model_folder\n"
-        f"Embedder(read_model_folder({str(folder)!r}))\n"
-        "heavy = {'torch', 'speechbrain', 'scipy', 'pandas', 'onnx', 'hyperpyyaml'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+def test_the_model_that_comes_with_the_repository_is_in_order():
+    model = read_model_folder(Path("pretrained"))
+    assert set(model.embedders["fp32"].operating_points) and model.held_out.num_speakers > 1

@@ -34,17 +34,13 @@ def recognizer(model, tmp_path):
     return Recognizer(model, tmp_path / "voices.db")
 
 
-def test_one_voice_is_accepted_and_two_are_not(recognizer):
+def test_one_voice_is_accepted_and_two_are_not_in_either_order(recognizer):
     same, other = (recognizer.compare(speech("anna", 0), speech(name, 1)) for name in ("anna", "bert"))
     assert same.is_accepted and not other.is_accepted and same.score > other.score
     assert same.llr == pytest.approx(20.0 * same.score - 14.0) and same.llr >= same.point.threshold > other.llr
     assert same.doubts == () and same.name is None
     assert same.to_dict()["decision"] == "accepted" and other.to_dict()["decision"] == "rejected"
-
-
-def test_comparing_is_symmetric(recognizer):
-    one, two = speech("anna", 0), speech("carl", 1)
-    assert recognizer.compare(one, two).score == pytest.approx(recognizer.compare(two, one).score, abs=1e-6)
+    assert recognizer.compare(speech("bert", 1), speech("anna", 0)).score == pytest.approx(other.score, abs=1e-6)
 
 
 def test_the_threshold_decides_and_belongs_to_the_use(model):
@@ -110,7 +106,7 @@ def test_identification_sees_what_others_enrol_and_forget(recognizer, model):
     recognizer.forget("bert")
     assert other.identify(speech("bert", 9)).name is None
     assert other.forget("anna") and recognizer.names() == []
-    with pytest.raises(InputError, match="voices.db: nobody is enrolled"):
+    with pytest.raises(InputError, match="voices.db: no voice is enrolled"):
         other.identify(speech("anna", 9))
 
 
@@ -120,7 +116,7 @@ def test_voices_of_another_model_are_refused_everywhere(recognizer, model, tmp_p
     fingerprints = {"fp32": "12" * 32, "int8": "34" * 32}
     newer = write_toy_model_folder(tmp_path / "newer", fingerprints)
     for other in (Recognizer(newer, recognizer.store_path), Recognizer(model, recognizer.store_path, precision="int8")):
-        told = "anna was enrolled with the model abababababab.*forget the voice and"
+        told = "anna was enrolled with model abababababab.*forget the voice"
         with pytest.raises(InputError, match=told):
             other.verify("anna", speech("anna", 1))
         with pytest.raises(InputError, match=told):
@@ -146,20 +142,19 @@ def test_short_speech_and_remarks_on_the_sound_are_doubts(recognizer):
     clipped = np.clip(4 * make_voice(110, 1.2, 0), -0.5, 0.5)
     recording = recording_from_samples(clipped, SAMPLE_RATE, SAMPLE_RATE, name="a")
     first, second = recognizer.compare(recording, speech("anna", 1)).doubts
-    assert first == (
-        "a: short: 1.2 s of speech, so the right speaker is turned away more often than was measured (on recordings of "
-        "1.0 s and more)"
-    )
-    assert second.startswith("a: clipped: ")
+    assert first.startswith("a: ") and "1.2 s of speech" in first and second.startswith("a: clipped")
     assert recognizer.enrol("anna", [recording]).doubts == (first, second)
 
 
-def test_too_little_speech_is_not_judged(recognizer):
+def test_too_little_speech_and_audio_without_a_finite_embedding_are_not_judged(recognizer):
     pause = np.r_[speech("anna", 0, 0.4).samples, np.zeros(2 * SAMPLE_RATE)]
     for samples in (speech("anna", 0, 0.45).samples, pause):
         few = recording_from_samples(samples, SAMPLE_RATE, SAMPLE_RATE, name="few")
         with pytest.raises(InputError, match="few: expected 0.5 s of speech or more, found 0.4"):
             recognizer.compare(few, speech("anna", 1))
+    loud = recording_from_samples(1e38 * make_voice(110, 2.0, 0), SAMPLE_RATE, SAMPLE_RATE, name="loud")
+    with pytest.raises(InputError, match="loud: .*finite"):
+        recognizer.compare(loud, speech("anna", 1))
 
 
 def test_recordings_come_from_files_and_streams(recognizer, tmp_path):
@@ -174,20 +169,14 @@ def test_recordings_come_from_files_and_streams(recognizer, tmp_path):
 def test_what_cannot_be_enrolled_is_told_and_makes_no_store(recognizer, model):
     with pytest.raises(InputError, match="expected recordings, found none"):
         recognizer.enrol("anna", [])
-    with pytest.raises(InputError, match="is no name"):
+    with pytest.raises(InputError, match="invalid name"):
         recognizer.enrol(" ", [speech("anna", 0)])
     with pytest.raises(InputError, match="gone.wav: could not be read"):
         recognizer.enrol("anna", [speech("anna", 0), "gone.wav"])
-    with pytest.raises(InputError, match="there is no store of voices"):
+    with pytest.raises(InputError, match="no store of voices"):
         recognizer.enrol("anna", [speech("anna", 0)], add=True)
     assert not recognizer.store_path.exists()
     with pytest.raises(InputError, match="give its file"):
         Recognizer(model).enrol("anna", [speech("anna", 0)])
     with pytest.raises(InputError, match="expected samples at 16,000 Hz, found 8,000 Hz"):
         recognizer.compare(recording_from_samples(speech("anna", 0).samples, 16000, 8000), speech("anna", 1))
-
-
-def test_audio_without_a_finite_embedding_is_not_judged(recognizer):
-    loud = recording_from_samples(1e38 * make_voice(110, 2.0, 0), SAMPLE_RATE, SAMPLE_RATE, name="loud")
-    with pytest.raises(InputError, match="loud: .*finite"):
-        recognizer.compare(loud, speech("anna", 1))

@@ -61,16 +61,13 @@ def test_two_recordings_are_compared_in_words(run):
     status, said, _ = run("compare", "anna0.wav", "anna1.wav")
     assert status == ACCEPTED
     first, score, point, rates = said.splitlines()
-    assert first == "ACCEPTED: the recordings are of one speaker"
+    assert first.startswith("ACCEPTED: ")
     assert re.fullmatch(r"score 0\.\d{3}, log-likelihood ratio \+\d+\.\d\d", score)
-    assert point == "accepted from a log-likelihood ratio of +2.00 on: smart_speaker"
-    assert rates == (
-        "measured there on people held out: 1 % (0.5 % to 2 %) of strangers let in, 20 % (15 % to 25 %) of right "
-        "speakers turned away"
-    )
+    assert "+2.00" in point and "smart_speaker" in point
+    far, frr = re.findall(r"([\d.]+) % \(([\d.]+) to ([\d.]+)\)", rates)
+    assert [*map(float, far)] == [1.0, 0.5, 2.0] and [*map(float, frr)] == [20.0, 15.0, 25.0]
     status, said, _ = run("compare", "anna0.wav", "bert1.wav", "--use", "door")
-    assert status == REJECTED and said.startswith("REJECTED: it is not shown that the recordings are of one speaker\n")
-    assert "+4.00 on: door" in said
+    assert status == REJECTED and said.startswith("REJECTED: ") and "+4.00 (door)" in said
 
 
 def test_programs_get_json(run):
@@ -81,8 +78,9 @@ def test_programs_get_json(run):
     assert content["llr"] < content["point"]["threshold"] and content["doubts"] == []
     status, said, _ = run("compare", "anna0.wav", "gone.wav", "--json")
     assert status == NOT_JUDGED
-    told = "gone.wav: could not be read (No such file or directory); check the path"
-    assert json.loads(said) == {"decision": "not judged", "error": told}
+    content = json.loads(said)
+    assert content.keys() == {"decision", "error"} and content["decision"] == "not judged"
+    assert content["error"].startswith("gone.wav: could not be read")
 
 
 def test_a_voice_is_enrolled_verified_identified_listed_and_forgotten(run, folder):
@@ -95,25 +93,24 @@ def test_a_voice_is_enrolled_verified_identified_listed_and_forgotten(run, folde
     assert status == ACCEPTED and said.startswith("FOUND: anna\n  anna: score 0.9")
     status, said, _ = run("identify", "bert3.wav", "--json")
     assert status == REJECTED and json.loads(said)["name"] is None
-    assert run("identify", "bert3.wav")[1].startswith("NOBODY: the speaker is none of the enrolled\n")
+    assert run("identify", "bert3.wav")[1].startswith("NOT FOUND: ")
     assert run("list")[1] == "anna: 3 recordings, 6.0 s, model abababababab\n"
     assert json.loads(run("list", "--json")[1])["voices"][0]["name"] == "anna"
     assert run("forget", "anna")[:2] == (0, "forgot anna\n")
-    assert run("list")[1] == "nobody is enrolled\n"
+    assert json.loads(run("compact", "--json")[1]) == {"is_compacted": True}
+    assert json.loads(run("list", "--json")[1]) == {"voices": []}
     assert run("verify", "anna", "anna3.wav")[0] == NOT_JUDGED
 
 
 def test_enrolling_twice_adds_only_when_told_to(run):
-    assert "one recording only" in run("enrol", "anna", "anna0.wav")[1]
+    assert "only one recording" in run("enrol", "anna", "anna0.wav")[1]
     status, _, told = run("enrol", "anna", "bert0.wav")
     assert status == NOT_JUDGED
-    assert told == "error: voices.db: anna is enrolled already; add recordings with --add, or forget the voice first\n"
+    assert told.startswith("error: voices.db: anna is already enrolled") and "--add" in told
     status, said, _ = run("enrol", "anna", "anna1.wav", "bert2.wav", "--add")
-    assert status == 0 and said.splitlines() == [
-        "enrolled anna: 3 recordings, 6.0 s of speech",
-        "less sure: bert2.wav: sounds rather like somebody else than the other recordings; listen to it, and enrol "
-        "without it",
-    ]
+    done, warning = said.splitlines()
+    assert (status, done) == (0, "enrolled anna: 3 recordings, 6.0 s of speech")
+    assert warning.startswith("warning: bert2.wav: ")
 
 
 def test_a_recording_on_standard_input_is_judged(run, folder, monkeypatch):
@@ -127,32 +124,31 @@ def test_a_recording_on_standard_input_is_judged(run, folder, monkeypatch):
 def test_voices_move_to_another_store_that_is_encrypted(run, folder):
     run("enrol", "anna", "anna0.wav", "anna1.wav")
     run("enrol", "bert", "bert0.wav")
-    assert run("export", "voices.jsonl")[1] == "wrote 2 voices to voices.jsonl, not encrypted\n"
+    assert json.loads(run("export", "voices.jsonl", "--json")[1]) == {"exported": 2}
     assert stat.S_IMODE((folder / "voices.jsonl").stat().st_mode) == 0o600
     (folder / "key").write_bytes(os.urandom(32))
     (folder / "key").chmod(0o600)
     other = ("--store", "other.db", "--key_file", "key")
-    assert run("import", "voices.jsonl", *other)[1] == "enrolled 2 voices; 0 there before, just the same\n"
-    assert run("import", "voices.jsonl", *other)[1] == "enrolled 0 voices; 2 there before, just the same\n"
+    assert json.loads(run("import", "voices.jsonl", *other, "--json")[1]) == {"imported": 2, "unchanged": 0}
+    assert json.loads(run("import", "voices.jsonl", *other, "--json")[1]) == {"imported": 0, "unchanged": 2}
     assert [item[1].to_bytes() for item in Store("voices.db").items()] == [
         item[1].to_bytes() for item in Store("other.db", "key").items()
     ]
     assert run("verify", "anna", "anna2.wav", *other)[0] == ACCEPTED
     status, _, told = run("list", "--store", "other.db")
-    assert status == NOT_JUDGED and told == "error: other.db: it is encrypted: give its --key_file\n"
+    assert status == NOT_JUDGED and "other.db: it is encrypted" in told
 
 
 @pytest.mark.parametrize(
     "line, told",
     [
-        ("x", "voices.jsonl, line 3: malformed JSON"),
-        ("[]", "line 3: the content: expected an object"),
-        ('{"name": ""}', "line 3: name: expected 1 to 1000 printable characters"),
-        ('{"name": "a", "fingerprint": "ab"}', "line 3: fingerprint: expected 64 hex digits"),
-        ("x" * 200_000, "line 3: longer than 131,072 bytes"),
-        ("NAN", "line 3: embedding: expected base64 of finite float32 numbers"),
-        ("TWICE", "anna is enrolled already"),
-        ("MORE", "line 3: the content: 'x' is no known entry"),
+        ("x", "voices.jsonl, line 3: "),
+        ('{"name": "a", "fingerprint": "ab"}', "voices.jsonl, line 3: .*fingerprint"),
+        ("x" * 200_000, "voices.jsonl, line 3: longer than 131,072 bytes"),
+        ("NAN", "voices.jsonl, line 3: embedding"),
+        ("NAME", "invalid name"),
+        ("TWICE", "anna is already enrolled"),
+        ("MORE", "voices.jsonl, line 3: .*x"),
     ],
 )
 def test_a_faulty_file_imports_nothing(run, folder, line, told):
@@ -162,16 +158,18 @@ def test_a_faulty_file_imports_nothing(run, folder, line, told):
     content = json.loads(anna)
     faulty = {
         "NAN": json.dumps(content | {"name": "b", "embedding": "AADAfw=="}),
+        "NAME": json.dumps(content | {"name": " b"}),
         "TWICE": json.dumps(content | {"speech_s": 1.0}),
         "MORE": json.dumps(content | {"name": "c", "x": 1}),
     }
     bert = json.dumps(content | {"name": "bert"})
     (folder / "voices.jsonl").write_text("\n".join([head, bert, faulty.get(line, line), ""]))
     status, _, error = run("import", "voices.jsonl")
-    assert status == NOT_JUDGED and told in error
+    assert status == NOT_JUDGED and re.search(told, error) and error.count("\n") == 1
     assert run("list")[1].splitlines() == ["anna: 1 recording, 2.0 s, model abababababab"]
-    (folder / "voices.jsonl").write_text("no header\n")
-    assert "line 1" in run("import", "voices.jsonl", "--store", "new.db")[2]
+    for faulty in ("", anna, head.replace("1", "2")):
+        (folder / "voices.jsonl").write_text(faulty + "\n")
+        assert "line 1" in run("import", "voices.jsonl", "--store", "new.db")[2]
 
 
 BAD = {
@@ -187,27 +185,27 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("command", ["compare", "enrol", "verify", "identify"])
-def test_every_command_tells_a_bad_recording_and_does_nothing(run, folder, command, bad):
+def test_every_command_tells_a_bad_recording_and_does_nothing(run, folder, command):
     (folder / "text.wav").write_text("no audio")
     soundfile.write(folder / "silent.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
     soundfile.write(folder / "nan.wav", np.full(SAMPLE_RATE, np.nan), SAMPLE_RATE, subtype="FLOAT")
     soundfile.write(folder / "short.wav", make_voice(110, 0.3, 0), SAMPLE_RATE)
     before = (folder / "enrolled.db").read_bytes()
     first = {"compare": ["anna0.wav"], "enrol": ["bert"], "verify": ["anna"], "identify": []}[command]
-    status, said, told = run(command, *first, bad, "--store", "enrolled.db")
-    assert status == NOT_JUDGED and said == ""
-    assert told.startswith("error: ") and BAD[bad] in told and told.count("\n") == 1
-    assert (folder / "enrolled.db").read_bytes() == before
+    for bad, expected in BAD.items():
+        status, said, told = run(command, *first, bad, "--store", "enrolled.db")
+        assert status == NOT_JUDGED and said == ""
+        assert told.startswith("error: ") and expected in told and told.count("\n") == 1
+        assert (folder / "enrolled.db").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x1b[2J", "x" * 101, "\udcff"])
+@pytest.mark.parametrize("name", ["", "a\x1b[2J\n", "\udcff"])
 def test_every_command_tells_a_bad_name(run, name):
     for command in (["enrol", name, "anna0.wav"], ["verify", name, "anna0.wav"], ["forget", name]):
         status, said, told = run(*command, "--store", "enrolled.db")
         assert (status, said) == (NOT_JUDGED, "")
-        assert f"{ascii(name)[:60]} is no name: expected 1 to 100 printable characters" in told
+        assert f"invalid name {ascii(name)}" in told and told.count("\n") == 1
 
 
 def test_every_command_tells_an_unknown_name_a_missing_store_and_a_missing_model(run):
@@ -216,7 +214,7 @@ def test_every_command_tells_an_unknown_name_a_missing_store_and_a_missing_model
         assert status == NOT_JUDGED and "enrolled.db: nobody is not enrolled" in told
     for command in (["verify", "anna", "anna0.wav"], ["identify", "anna0.wav"], ["list"], ["forget", "anna"]):
         status, _, told = run(*command, "--store", "gone.db")
-        assert status == NOT_JUDGED and "gone.db: there is no store of voices" in told
+        assert status == NOT_JUDGED and "gone.db: no store of voices" in told
     for command in (["compare", "anna0.wav", "anna1.wav"], ["identify", "anna0.wav", "--store", "enrolled.db"]):
         status, _, told = run(*command, model="gone")
         assert status == NOT_JUDGED and "gone: expected a model folder, found none; make one with export.py" in told
@@ -231,8 +229,8 @@ def test_a_changed_model_folder_is_never_used(run, folder):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["judge"], ["compare", "a.wav"], ["compare", "a", "b", "--far", "x"], ["compare", "a", "b", "--thresh", "0"],
-     ["compare", "a", "b", "--use", "door", "--far", "0.1"], ["list", "anna"], ["enrol", "anna"]],
+    [[], ["judge"], ["compare", "a.wav"], ["compare", "a", "b", "--thresh", "0"],
+     ["compare", "a", "b", "--use", "door", "--far", "0.1"]],
 )  # fmt: skip
 def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
@@ -240,8 +238,8 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
     assert end.value.code == NOT_JUDGED and "error: " in capsys.readouterr().err
 
 
-def test_a_use_or_far_that_the_model_cannot_promise_is_told(run):
-    for choice, told in (("--use", "window is no use"), ("--far", "a FAR of 1e-09 cannot be promised")):
+def test_a_use_or_far_that_the_model_does_not_support_is_told(run):
+    for choice, told in (("--use", "window"), ("--far", "1e-09")):
         value = "window" if choice == "--use" else "1e-9"
         status, _, error = run("compare", "anna0.wav", "anna1.wav", choice, value)
         assert status == NOT_JUDGED and told in error
@@ -260,6 +258,27 @@ def test_a_mistake_of_ours_is_not_read_as_a_rejection(run, monkeypatch):
     assert (status, said) == (NOT_JUDGED, "") and "ZeroDivisionError" in told
 
 
+def test_the_model_of_the_repository_is_found_from_any_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not (tmp_path / "pretrained").exists()
+    status = verify.main(["compare", "anna0.wav", "anna0.wav"])
+    assert status == ACCEPTED
+
+
+def test_nothing_is_sent_and_nothing_is_written_to_the_home_folder(folder):
+    """ONNX Runtime's telemetry writes a database below ~/.cache when it is imported, and looks up a server later."""
+    home = folder / "home"
+    home.mkdir()
+    names = ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | {"HOME": str(home)}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    command = [sys.executable, str(ROOT / "verify.py"), "compare", "anna0.wav", "anna1.wav", "--model", "model"]
+    traced = ["strace", "-f", "-e", "trace=socket,connect", "-o", "trace"] if shutil.which("strace") else []
+    assert subprocess.run([*traced, *command], env=environment, capture_output=True).returncode == ACCEPTED
+    assert list(home.rglob("*")) == []
+    assert not traced or not re.search(r"(socket|connect)\(", (folder / "trace").read_text())
+
+
 WATCHED = """
 import sys
 for name in ("torch", "speechbrain", "hyperpyyaml", "yaml", "scipy", "pandas", "matplotlib", "onnx"):
@@ -275,15 +294,13 @@ sys.exit(verify.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(
-    "command, status", [(["compare", "anna0.wav", "bert0.wav"], 1), (["identify", "anna3.wav"], 0)]
-)
-def test_nothing_heavy_is_imported_and_nothing_that_is_loaded_is_executed(folder, command, status):
-    command = [sys.executable, "-c", WATCHED, *command, "--model", "model", "--store", "enrolled.db", "--json"]
+def test_nothing_heavy_is_imported_and_nothing_that_is_loaded_is_executed(folder):
+    command = [sys.executable, "-c", WATCHED, "identify", "anna3.wav", "--store", "enrolled.db", "--json"]
+    command += ["--model", "model"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (status, "")
-    assert json.loads(done.stdout)["decision"] == ("rejected", "accepted")[status == ACCEPTED]
+    assert (done.returncode, done.stderr) == (ACCEPTED, "")
+    assert json.loads(done.stdout)["decision"] == "accepted"
 
 
 def test_no_status_but_0_means_accepted_when_the_answer_cannot_be_given(folder):
