@@ -136,7 +136,7 @@ def warnings(doubts: Sequence[str]) -> list[str]:
 
 
 def per_cent(rate: float, interval: tuple[float, float] | None = None, digits: int = 2) -> str:
-    """Temporary."""
+    """Return a rate and its interval in per cent, ``1 % (0.44 to 2.3)``."""
     ends = "" if interval is None else f" ({100 * interval[0]:.{digits}g} to {100 * interval[1]:.{digits}g})"
     return f"{100 * rate:.{digits}g} %{ends}"
 

@@ -11,24 +11,8 @@
 The checksums detect accidental changes and partial copies. They are no signature: whoever can write the folder can
 write the checksums as well.
 
-``calibration.json`` is a ``ModelDescription`` (rates are fractions, log-likelihood ratios (LLR) natural logarithms). It
-is not the ``calibration.json`` of a run folder, which ``voice_biometrics.evaluation.thresholds`` writes:
-
-    format            1
-    name, version     of the model
-    sample_rate       Hz
-    embedding_dim     numbers in an embedding
-    min_duration_s    shorter speech is repeated up to it before it is embedded
-    held_out          the speakers of the calibration: description, num_speakers, num_utterances,
-                      duration_s {shortest, median, longest} of their utterances
-    embedders         for "fp32" and "int8":
-        file              embedder.onnx or embedder.int8.onnx
-        fingerprint       64 hex digits: digest of weights and front end; templates of another one are refused
-        calibration       ``voice_biometrics.metrics.calibration.Calibration``: score -> LLR
-        operating_points  use -> threshold (LLR), max_far, support, rule, the error rates measured there
-                          (far, frr: {estimate, lower, upper}, a 95 % interval over speakers) and their counts
-        error_rates       llr, far, frr: error rates by threshold, thresholds rising
-        eer               {estimate, lower, upper}
+``calibration.json`` is a ``ModelDescription``: rates are fractions, log-likelihood ratios (LLR) natural logarithms. It
+is not the ``calibration.json`` of a run folder, which ``voice_biometrics.evaluation.thresholds`` writes.
 
 Both ONNX files hold ``name``, ``version``, ``sample_rate`` and ``fingerprint`` in their metadata, which ``embedder``
 compares with these.
@@ -141,7 +125,11 @@ class ErrorCurve(Strict):
 
 
 class EmbedderEntry(Strict):
-    """Calibration and error rates of one ONNX file."""
+    """Calibration and error rates of one ONNX file.
+
+    fingerprint : digest of weights and front end; templates of another one are refused. calibration : score -> LLR.
+    operating_points : by use. error_rates : at many thresholds. eer : equal error rate.
+    """
 
     file: Text
     fingerprint: Fingerprint
@@ -191,7 +179,7 @@ class HeldOutSpeakers(Strict):
 
 
 class ModelDescription(Strict):
-    """The content of a model folder's ``calibration.json``."""
+    """The content of a model folder's ``calibration.json``. Speech shorter than min_duration_s is repeated up to it."""
 
     format: Literal[1]
     name: Name

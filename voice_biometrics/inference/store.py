@@ -136,7 +136,7 @@ class Store:
         Raises InputError when ``name`` is already enrolled, or with ``join`` is not, or is with another model.
         """
         with self._change():
-            return self._add(checked_name(name), template, join)
+            return self._add(name, template, self._find(checked_name(name)), join)
 
     @one_line_errors
     def add_all(self, voices: Iterable[tuple[str, Template]]) -> tuple[int, int]:
@@ -151,7 +151,7 @@ class Store:
                 if enrolled is not None and enrolled[1].to_bytes() == template.to_bytes():
                     num_equal += 1
                 else:
-                    self._add(name, template, join=False)
+                    self._add(name, template, enrolled)
                     num_new += 1
         return num_new, num_equal
 
@@ -277,8 +277,9 @@ class Store:
                 self.database.execute("ROLLBACK")
             raise
 
-    def _add(self, name: str, template: Template, join: bool) -> Template:
-        enrolled = self._find(name)
+    def _add(
+        self, name: str, template: Template, enrolled: tuple[int, Template] | None, join: bool = False
+    ) -> Template:
         if join and enrolled is None:
             raise InputError(f"{name} is not enrolled, so nothing can be added; enrol the voice without --add")
         if enrolled is not None:
