@@ -5,8 +5,8 @@ A fingerprint is a dict from names to values or checksums:
 - the resolved hparams that affect data and model, and those options of SpeechBrain that change training;
 - ``data: ...``: the manifests, and each file or folder that a key names (a checkpoint to start from, a noise corpus; of
   a folder the names and sizes). Audio is not read;
-- ``code: ...``: ``train.py`` and the modules in ``models``, ``augmentation`` and ``training``, without comments and
-  layout, and the versions of the packages that compute.
+- ``code: ...``: ``train.py``, modules in ``models``, ``augmentation`` and ``training`` and the audio reader, without
+  comments and layout; and the versions of the packages that compute.
 """
 
 import ast
@@ -30,7 +30,10 @@ FREE_OPTIONS = {
     "distributed_backend", "log_config", "param_file", "overridden_args",
 }  # fmt: skip
 MANIFESTS = ("train.csv", "valid.csv", "valid_trials.csv")
-TRAINING_CODE = ("train.py", "voice_biometrics/models", "voice_biometrics/augmentation", "voice_biometrics/training")
+TRAINING_CODE = (
+    "train.py", "voice_biometrics/models", "voice_biometrics/augmentation", "voice_biometrics/training",
+    "voice_biometrics/common/audio.py",
+)  # fmt: skip
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr")
 SEED_OR_SPEAKERS = re.compile(r"\b(seed|out_neurons): \d+")
 SHOWN_LENGTH = 40  # characters; longer values are not printed

@@ -98,7 +98,10 @@ def test_changed_training_code_is_named_by_file_and_comments_and_other_code_are_
     brain.write_text(brain.read_text() + "\n\n# a comment\n")
     (code / "voice_biometrics" / "ablation" / "results.py").write_text("changed = True\n")
     assert differences(before, made(manifests)) == []
-    changed = ("train.py", *(f"voice_biometrics/{name}.py" for name in ("models/heads", "training/brain")))
+    changed = (
+        "train.py",
+        *(f"voice_biometrics/{name}.py" for name in ("models/heads", "training/brain", "common/audio")),
+    )
     for name in changed:
         with open(code / name, "a") as file:
             file.write("\nEXTRA = 1\n")
