@@ -144,7 +144,7 @@ def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[
         p_target, c_miss, c_fa = (float(value) for value in options.custom.split(","))
     except ValueError:
         refuse(f"--custom {options.custom}: expected three numbers, such as 0.01,1,10")
-    return [SMART_SPEAKER, DOOR, CustomUse(p_target, c_miss, c_fa)], [*costs, Cost(p_target, c_miss, c_fa)]
+    return [SMART_SPEAKER, DOOR, CustomUse(Cost(p_target, c_miss, c_fa))], [*costs, Cost(p_target, c_miss, c_fa)]
 
 
 if __name__ == "__main__":

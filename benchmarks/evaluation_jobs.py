@@ -26,12 +26,12 @@ def scored_trials(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def metrics(size: int, seed: int, trials: Path) -> float:
     """EER, minDCF at two costs and C_llr of a list of scores."""
-    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.metrics.error_rates import error_rates
     from voice_biometrics.metrics.llr import cllr
 
     scores, is_target = scored_trials(size, seed)
     start = time.perf_counter()
-    summary(scores, is_target)
+    error_rates(scores, is_target).summary()
     cllr(scores, is_target)
     return time.perf_counter() - start
 
@@ -62,7 +62,7 @@ def score_list(cohort_size: int, seed: int, trials: Path) -> float:
     import pandas as pd
 
     from voice_biometrics.common.trial_lists import read_trials
-    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.metrics.error_rates import error_rates
     from voice_biometrics.scoring.as_norm import as_norm_scores
     from voice_biometrics.scoring.cosine import cosine_scores
 
@@ -76,7 +76,7 @@ def score_list(cohort_size: int, seed: int, trials: Path) -> float:
         scores = as_norm_scores(embeddings, enrol, test, cohort, top_k=300)
     else:
         scores = cosine_scores(embeddings, enrol, test)
-    summary(scores, listed["target"].to_numpy())
+    error_rates(scores, listed["target"].to_numpy()).summary()
     return time.perf_counter() - start
 
 
@@ -131,21 +131,21 @@ def speaker_trials(size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def bootstrap(size: int, seed: int, trials: Path) -> float:
     """1,000 replicates over speakers: EER, two minDCFs, FAR and FRR at a threshold, FRR at three FARs."""
-    from voice_biometrics.metrics import resampling as measures
-    from voice_biometrics.metrics.bootstrap import bootstrap_intervals
+    from voice_biometrics.metrics import bootstrap as measures
 
     wanted = {"eer": measures.Eer(), "far": measures.far_at(2.0), "frr": measures.frr_at(2.0)}
     wanted |= {f"min_dcf_{prior}": measures.MinDcf(prior) for prior in (0.01, 0.05)}
     wanted |= {f"frr_at_{far}": measures.FrrAtFar(far) for far in (0.01, 0.001, 0.0001)}
-    arrays = speaker_trials(size, seed)
+    scores, *labels_and_speakers = speaker_trials(size, seed)
     start = time.perf_counter()
-    bootstrap_intervals(*arrays, wanted, num_replicates=NUM_REPLICATES, seed=seed)
+    resampled = measures.SpeakerBootstrap(*labels_and_speakers, num_replicates=NUM_REPLICATES, seed=seed)
+    resampled.intervals(scores, wanted)
     return time.perf_counter() - start
 
 
 def bootstrap_by_repetition(size: int, seed: int, trials: Path) -> float:
     """Two replicates the plain way: the trials repeated as often as drawn, sorted, their EER and minDCF taken."""
-    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.metrics.error_rates import error_rates
 
     scores, is_target, enrol, test = speaker_trials(size, seed)
     rng = np.random.default_rng(seed)
@@ -153,7 +153,7 @@ def bootstrap_by_repetition(size: int, seed: int, trials: Path) -> float:
     for _ in range(2):
         drawn = rng.multinomial(1251, np.full(1251, 1 / 1251))
         times = np.where(is_target, drawn[enrol], drawn[enrol] * drawn[test])
-        summary(np.repeat(scores, times), np.repeat(is_target, times))
+        error_rates(np.repeat(scores, times), np.repeat(is_target, times)).summary()
     return time.perf_counter() - start
 
 

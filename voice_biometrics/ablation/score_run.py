@@ -30,7 +30,7 @@ from voice_biometrics.common.manifest import read_utterances
 from voice_biometrics.common.trial_lists import read_trials
 from voice_biometrics.evaluation.conditions import CLEAN, Condition, conditions_named
 from voice_biometrics.evaluation.trained_run import TrainedRun
-from voice_biometrics.metrics.error_rates import Cost, summary
+from voice_biometrics.metrics.error_rates import Cost
 from voice_biometrics.scoring.score_files import write_scores
 
 CONDITIONS = (CLEAN, *conditions_named("channel"))
@@ -59,7 +59,7 @@ def evaluate(
     write_scores(scored.table, folder / f"{condition.name}.parquet")
     with written_whole(folder / f"{condition.name}.npy") as temporary:
         np.save(temporary, speaker_draws(scored.table, manifest.set_index("ID")["spk_id"]))
-    found = summary(scored.scores, scored.is_target, [Cost(p_target) for p_target in run.settings["p_targets"]])
+    found = scored.rates.summary([Cost(p_target) for p_target in run.settings["p_targets"]])
     return {"eer": found["eer"], "min_dcf": {f"{dcf['p_target']:g}": dcf["value"] for dcf in found["min_dcf"]}}
 
 

@@ -24,8 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from voice_biometrics.metrics.bootstrap import Spread, draw_speakers, replicate, speaker_trials
-from voice_biometrics.metrics.resampling import Eer
+from voice_biometrics.metrics.bootstrap import Eer, SpeakerBootstrap, Spread
 
 NUM_REPLICATES = 1000
 SEED = 0  # the same draws of speakers for all runs
@@ -75,12 +74,12 @@ def speaker_draws(scores: pd.DataFrame, speaker_of: pd.Series) -> np.ndarray:
     """Return EERs (1 + replicates + left out,): of all trials, of each draw of speakers, without each in turn.
 
     ``scores`` has ``enrol_id, test_id, target, score``; ``speaker_of`` maps utterance IDs to speakers. The same
-    speakers give the same draws. Raises InputError as ``bootstrap.bootstrap_intervals``.
+    speakers give the same draws. Raises InputError as ``SpeakerBootstrap``.
     """
     enrol, test = (scores[column].map(speaker_of).to_numpy() for column in ("enrol_id", "test_id"))
-    trials = speaker_trials(scores["target"].to_numpy() == 1, enrol, test)
-    draws = draw_speakers(trials.num_speakers, NUM_REPLICATES, SEED)
-    return replicate(scores["score"].to_numpy(), trials, {"eer": Eer()}, draws)["eer"]
+    is_target = scores["target"].to_numpy() == 1
+    bootstrap = SpeakerBootstrap(is_target, enrol, test, num_replicates=NUM_REPLICATES, seed=SEED)
+    return bootstrap.replicates(scores["score"].to_numpy(), {"eer": Eer()})["eer"]
 
 
 def mean_over_runs(runs: np.ndarray, spread: RunSpread, num_speakers: int) -> Estimate:

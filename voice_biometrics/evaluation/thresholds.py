@@ -1,8 +1,8 @@
-"""What a system's decisions rest on: its calibration and a threshold for each stated use, from held-out speakers.
+"""Calibration and decision thresholds of a system, fitted on held-out speakers.
 
 ``calibration.json`` in the run folder: ``calibration`` (score to log-likelihood ratio), ``operating_points`` (a
-threshold for each use, with the error rates on held-out trials), ``not_chosen`` (uses that the trials do not support,
-and why) and ``from`` (what all this was fitted on).
+threshold for each use, with its error rates on held-out trials), ``not_chosen`` (uses that the trials do not support,
+with the reason) and ``from`` (the origin of the trials).
 """
 
 from collections.abc import Sequence
@@ -13,35 +13,34 @@ import numpy as np
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json
-from voice_biometrics.metrics.calibration import Calibration, fit_calibration_holding_down
-from voice_biometrics.metrics.calibration_folds import FoldedCalibration
+from voice_biometrics.metrics.calibration import Calibration, FoldedCalibration, fit_calibration
 from voice_biometrics.metrics.operating_points import (
+    ChosenThreshold,
     CustomUse,
-    OperatingPoint,
     PointResult,
     Use,
-    choose_operating_point,
-    measure_operating_points,
+    choose_threshold,
+    measure_thresholds,
 )
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
-SEED = 0  # of folds and resamples, for all systems alike
+SEED = 0  # of the folds, for all systems alike
 
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """Calibration and operating points, and what they did on the held-out trials they come from.
+    """Calibration and thresholds, and their error rates on the held-out trials of the fit.
 
     calibration : fitted on all held-out trials.
-    folds : the same less some of its speakers, to judge these very speakers by.
-    points : use -> operating point; refused : use -> why it has none.
-    held_out : use -> FAR and FRR on the held-out trials. The FAR of a use that limits it keeps to the limit there by
-        construction; what it is worth, other trials tell.
+    folds : the same without some of the speakers, to calibrate trials of these very speakers.
+    points : use -> threshold; refused : use -> why it has none.
+    held_out : use -> FAR and FRR on the held-out trials. A FAR limit is met there by construction; only other trials
+        show the real FAR.
     """
 
     calibration: Calibration
     folds: FoldedCalibration
-    points: dict[str, OperatingPoint]
+    points: dict[str, ChosenThreshold]
     refused: dict[str, str]
     held_out: dict[str, PointResult]
 
@@ -53,43 +52,43 @@ class Thresholds:
 
         Arguments
         ---------
-        held_out : trials of speakers that neither training nor the test has seen; their speakers must be known.
-        uses : what thresholds are wanted for.
-        with_durations : let the calibration use the durations of both sides beside the score.
+        held_out : trials of speakers in neither training nor test; their speakers must be known.
+        uses : uses to choose thresholds for.
+        with_durations : calibrate with the durations of both sides beside the score.
 
         Raises
         ------
-        InputError : as ``calibration_folds.FoldedCalibration`` and ``intervals.bootstrap_intervals``.
+        InputError : as ``FoldedCalibration`` and ``SpeakerBootstrap``.
         """
-        scores, is_target, speakers = held_out.scores, held_out.is_target, held_out.speakers()
+        scores, bootstrap = held_out.scores, held_out.bootstrap
         quality = held_out.log_durations() if with_durations else None
-        calibration = fit_calibration_holding_down(scores, is_target, quality=quality)
-        folds = FoldedCalibration(scores, is_target, *speakers, quality, seed=SEED)
+        calibration = fit_calibration(scores, bootstrap.is_target, quality=quality)
+        speakers = bootstrap.enrol_speaker, bootstrap.test_speaker
+        folds = FoldedCalibration(scores, bootstrap.is_target, *speakers, quality, seed=SEED)
         llrs = folds.llrs(scores, quality)
         points, refused = {}, {}
         for use in uses:
             try:
-                points[use.name] = choose_operating_point(use, llrs, is_target)
+                points[use.name] = choose_threshold(use, llrs, bootstrap.is_target)
             except InputError as error:
                 refused[use.name] = str(error)
-        measured = measure_operating_points(points, llrs, is_target, *speakers, seed=SEED) if points else {}
-        return cls(calibration, folds, points, refused, measured)
+        return cls(calibration, folds, points, refused, measure_thresholds(points, llrs, bootstrap))
 
     def llrs(self, trials: ScoredTrials, are_held_out: bool) -> np.ndarray:
         """Return log-likelihood ratios, (trials,).
 
-        ``are_held_out`` : the trials are those that all this was fitted on, under whatever condition, so that the
-        calibration of a trial must come from other speakers.
+        ``are_held_out`` : the trials are those of the fit, under whatever condition, so each trial is calibrated on
+        other speakers.
         """
         quality = trials.log_durations() if self.calibration.quality_slopes else None
         return (self.folds if are_held_out else self.calibration).llrs(trials.scores, quality)
 
     def score_at(self, use: str) -> float | None:
-        """Return the threshold of a use as a score; None where durations have a say as well."""
+        """Return the threshold of a use as a score; None where the durations decide too."""
         return None if self.calibration.quality_slopes else self.calibration.score_at(self.points[use].threshold)
 
     def write(self, path: Path, origin: dict) -> None:
-        """Write calibration.json; ``origin`` says what it was fitted on."""
+        """Write calibration.json; ``origin`` describes the trials of the fit."""
         points = {
             use: asdict(point) | {"score": self.score_at(use), "held_out": asdict(self.held_out[use])}
             for use, point in self.points.items()

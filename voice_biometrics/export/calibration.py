@@ -21,16 +21,14 @@ from voice_biometrics.evaluation.trained_run import TrainedRun, plain_node
 from voice_biometrics.experiment.hparams import keys_that_affect
 from voice_biometrics.inference.embedder import OnnxEmbedder
 from voice_biometrics.inference.model_folder import MAX_CURVE_POINTS
-from voice_biometrics.metrics.bootstrap import Interval, bootstrap_intervals
+from voice_biometrics.metrics.bootstrap import Cllr, Eer, Interval, far_at, frr_at
 from voice_biometrics.metrics.error_rates import error_rates
-from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER, OperatingPoint
-from voice_biometrics.metrics.resampling import Cllr, Eer, far_at, frr_at
+from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER, ChosenThreshold
 from voice_biometrics.scoring.cosine import score_trials
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
 SIZES = {"num_speakers", "out_neurons", "n_neurons"}  # follow from which speakers are held out
 MAY_DIFFER = {"seed", "__set_seed", "split_seed", "valid_speakers", "max_trials", "check_audio"}
-SEED = 0  # of the bootstrap
 CURVE_POINTS = 500  # along each of FAR and FRR
 
 
@@ -158,20 +156,16 @@ def measure(trials: ScoredTrials) -> Measured:
     """
     thresholds = Thresholds.from_held_out(trials, [SMART_SPEAKER, DOOR], with_durations=False)
     llrs = thresholds.llrs(trials, are_held_out=True)
-    figures = _intervals(trials, trials.scores, eer=Eer()) | _intervals(trials, llrs, cllr=Cllr())
+    figures = trials.bootstrap.intervals(trials.scores, {"eer": Eer()})
+    figures |= trials.bootstrap.intervals(llrs, {"cllr": Cllr()})
     return Measured(trials, thresholds, llrs, figures)
 
 
-def rates_under(measured: Measured, trials: ScoredTrials, point: OperatingPoint) -> dict[str, Interval]:
+def rates_under(measured: Measured, trials: ScoredTrials, point: ChosenThreshold) -> dict[str, Interval]:
     """Return ``eer``, and ``far`` and ``frr`` at an operating point, of the same trials under another condition."""
     llrs = measured.thresholds.llrs(trials, are_held_out=True)
-    rates = _intervals(trials, llrs, far=far_at(point.threshold), frr=frr_at(point.threshold))
-    return rates | _intervals(trials, trials.scores, eer=Eer())
-
-
-def _intervals(trials: ScoredTrials, values: np.ndarray, **figures) -> dict[str, Interval]:
-    """Return figures of ``values`` (trials,) with 95 % intervals over speakers."""
-    return bootstrap_intervals(values, trials.is_target, *trials.speakers(), figures, seed=SEED)
+    rates = trials.bootstrap.intervals(llrs, {"far": far_at(point.threshold), "frr": frr_at(point.threshold)})
+    return rates | trials.bootstrap.intervals(trials.scores, {"eer": Eer()})
 
 
 def calibration_entry(measured: Measured, file: str, fingerprint: str) -> dict:

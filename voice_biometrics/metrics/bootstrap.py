@@ -1,84 +1,87 @@
-"""95 % intervals of error rates, and of the difference of two systems, by bootstrap over the speakers of both sides.
+"""95 % confidence intervals of error rates, and of the difference of two systems, by bootstrap over speakers.
 
-Trials share speakers, so they are no independent draws, and resampling trials gives intervals that are far too narrow.
-Here a replicate draws as many speakers as there are, with replacement, and every trial is counted as often as its
-speakers make it occur, speaker by speaker:
+Trials share speakers, so they are not independent, and resampling trials gives intervals that are far too narrow. Here
+each replicate draws as many speakers as there are, with replacement, and weights every trial by how often its speakers
+were drawn:
 
-- a non-target trial of speakers a and b: multiplicity of a times multiplicity of b, since each copy of a meets each
-  copy of b. This is the product reweighting of crossed data: exact for what speakers contribute, and up to the square
-  root of 3 too wide (never too narrow) for what is particular to one pair of speakers.
-- a target trial of speaker a: multiplicity of a, once. Target trials are clustered by one speaker, and a copy brings
-  along its own target trials; the product of a with itself would also compare a copy with another copy. Squared
-  multiplicities, as in DCA-PLDA's script, spread the replicates of the FRR 1.66 times too wide (variance 11/4).
+- a non-target trial of speakers a and b by the product of both multiplicities: each copy of a meets each copy of b.
+  This is exact for speaker effects, and up to sqrt(3) too wide (never too narrow) for effects of one pair of speakers.
+- a target trial of speaker a by the multiplicity of a, once. The square of it (as in DCA-PLDA's script) would compare
+  a copy with another copy, and spread the FRR 1.66 times too wide (variance 11/4).
 
-The ends are those of ``voice_biometrics.metrics.bootstrap``: corrected for bias, for skewness, and for few speakers.
-Simulated with
-known speaker effects, 25 to 60 speakers, they hold the truth in 0.93 to 0.96 of lists for FAR and FRR at a threshold,
-0.90 to 0.94 for the EER, 0.90 to 0.94 for minDCF (whose estimate is itself too low on few speakers); with 10 speakers
-in about 0.90, minDCF 0.80. A rate that was 0 gets an upper end by the rule of 3, with speakers (FRR) and pairs of
-speakers (FAR) as the independent draws: a bootstrap cannot see errors that did not happen.
+Intervals are BCa (corrected for bias and skewness), widened for few speakers: the spread of n draws instead of n - 1,
+and Student's t instead of the normal distribution. In simulations with known speaker effects and 25 to 60 speakers they
+cover the true value in 0.93 to 0.96 of lists for FAR and FRR at a threshold, and in 0.90 to 0.94 for EER and minDCF
+(whose estimate is too low on few speakers); with 10 speakers in about 0.90, minDCF 0.80. A bootstrap cannot see errors
+that did not happen: a rate of 0 gets its upper end from the rule of 3, counting speakers (FRR) and pairs of speakers
+(FAR) as independent draws.
 
 Source: Owen 2007, "The pigeonhole bootstrap", and Owen and Eckles 2012, "Bootstrapping data arrays of arbitrary order"
-(products); Poh, Martin and Bengio 2007, "Performance generalization in biometric authentication using joint
-user-specific and sample bootstraps" (users first).
-
-Bootstrap replicates of a figure to a 95 % interval and p-values: BCa, with the width of a t distribution.
-
-BCa takes the percentiles of the replicates where a bias (the replicates' median is not the estimate) and a skewness
-(the spread grows with the figure, as that of a small rate does) put them. Where few units were resampled they lie a
-little further out: the spread of n draws instead of n - 1, and Student's t instead of the normal distribution.
-
-Source: Efron 1987, "Better bootstrap confidence intervals" (BCa, and the acceleration from a jackknife); Hesterberg
-2015, "What teachers should know about the bootstrap" (percentiles further out for few units).
+(product weights); Poh, Martin and Bengio 2007, "Performance generalization in biometric authentication using joint
+user-specific and sample bootstraps" (users first); Efron 1987, "Better bootstrap confidence intervals" (BCa, and the
+acceleration from a jackknife); Hesterberg 2015, "What teachers should know about the bootstrap" (few units).
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri
-from scipy.stats import norm, t
+from scipy.sparse import coo_array, csr_array
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.metrics.error_rates import ERRORS_FOR_ANY_CLAIM, checked_trials
-from voice_biometrics.metrics.llr import trial_costs
-from voice_biometrics.metrics.resampling import Cllr, Measure, SortedTrials
+from voice_biometrics.metrics.error_rates import (
+    ERRORS_FOR_ANY_CLAIM,
+    ErrorRates,
+    check_far,
+    checked_labels,
+    checked_trials,
+    normalised_weights,
+)
+from voice_biometrics.metrics.llr import bayes_threshold, cllr_of_each
+
+NUM_REPLICATES, SEED = 1000, 0  # the same for all lists, so that lists of the same speakers compare
+JACKKNIFE_GROUPS = 200  # at most so many groups of speakers are left out in turn
+REPLICATES_AT_A_TIME = 256  # bounds the memory: a few counts per block and replicate
+TRIALS_PER_BLOCK = 256  # a block's weights, trials x replicates, fit the cache
+MIN_TRIALS_PER_BLOCK, MAX_BLOCKS = 16, 2**14
+NUM_BLOCKS_WANTED = 2**12
 
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """What bootstrap replicates say of one figure.
+    """Distribution of a figure over bootstrap replicates.
 
     estimate : the figure of all trials.
-    replicates : (replicates,) float, sorted, those that had both kinds of trials.
-    num_degenerate : how many had not.
-    num_units : how many units (speakers) each replicate drew, 2 or more.
-    bias : BCa's z0, where the estimate lies among the replicates, in standard deviations.
-    acceleration : BCa's a, a sixth of the skewness of what the units contribute.
+    replicates : (replicates,) float, sorted; those with both kinds of trials.
+    num_degenerate : number of replicates without one kind of trials.
+    num_units : number of units (speakers) in each draw, 2 or more.
+    bias : z0 of BCa, the position of the estimate among the replicates, in standard deviations.
+    acceleration : a of BCa, one sixth of the skewness of the units' contributions.
     """
 
     estimate: float
     replicates: np.ndarray
     num_degenerate: int
-    num_units: int
+    num_units: float
     bias: float
     acceleration: float
 
     @classmethod
-    def of(cls, estimate: float, replicates: np.ndarray, left_out: np.ndarray, num_units: int) -> "Spread":
-        """Sum up the values of a figure, NaN where a kind of trial was missing.
+    def of(cls, estimate: float, replicates: np.ndarray, left_out: np.ndarray, num_units: float) -> "Spread":
+        """Summarise a figure's replicates, NaN where a kind of trials was missing.
 
         Arguments
         ---------
         estimate : the figure of all trials.
-        replicates : (replicates,) float, the figure of each draw of units.
-        left_out : (parts,) float, the figure when each part of the units in turn is left out (jackknife).
-        num_units : how many units there are.
+        replicates : (replicates,) float, the figure under each draw of units.
+        left_out : (groups,) float, the figure without each group of units in turn (jackknife).
+        num_units : number of units.
 
         Raises
         ------
-        InputError : no replicate had both kinds of trials.
+        InputError : no replicate has both kinds of trials.
         """
         usable = np.sort(replicates[~np.isnan(replicates)])
         if not usable.size:
@@ -89,55 +92,46 @@ class Spread:
         left_out = left_out[~np.isnan(left_out)]
         influence = left_out.mean() - left_out if left_out.size else np.zeros(1)
         power = np.sum(influence**2) ** 1.5
-        return cls(
-            estimate=estimate,
-            replicates=usable,
-            num_degenerate=replicates.size - usable.size,
-            num_units=num_units,
-            bias=_normal_quantile(usable, estimate),
-            acceleration=float(np.sum(influence**3) / (6.0 * power)) if power > 0.0 else 0.0,
-        )
+        acceleration = float(np.sum(influence**3) / (6.0 * power)) if power > 0.0 else 0.0
+        num_degenerate = replicates.size - usable.size
+        return cls(estimate, usable, num_degenerate, num_units, _normal_quantile(usable, estimate), acceleration)
 
     def ends(self) -> tuple[float, float]:
-        """Return the two ends of the 95 % interval."""
-        far_out = self.bias + self._expansion() * t.ppf([0.025, 0.975], df=self.num_units - 1)
-        tails = norm.cdf(self.bias + _bend(far_out, -self.acceleration))
+        """Return both ends of the 95 % interval."""
+        deviations = self.bias + self._expansion() * stdtrit(self.num_units - 1, [0.025, 0.975])
+        tails = ndtr(self.bias + _bend(deviations, -self.acceleration))
         lower, upper = np.quantile(self.replicates, tails)
         return float(lower), float(upper)
 
     def p_value_of(self, value: float) -> float:
-        """Return the two-sided p-value of ``value``: 1 less the confidence at which an interval would end there."""
-        far_out = _bend(_normal_quantile(self.replicates, value) - self.bias, self.acceleration) - self.bias
-        return float(2.0 * t.sf(np.abs(far_out) / self._expansion(), df=self.num_units - 1))
+        """Return the two-sided p-value of ``value``: 1 minus the confidence level whose interval ends there."""
+        deviations = _bend(_normal_quantile(self.replicates, value) - self.bias, self.acceleration) - self.bias
+        return float(2.0 * stdtr(self.num_units - 1, -np.abs(deviations) / self._expansion()))
 
     def _expansion(self) -> float:
-        """A bootstrap spreads as n, not n - 1, draws do: by how much that is too little."""
+        """Ratio of the spread of n - 1 draws to that of n."""
         return float(np.sqrt(self.num_units / (self.num_units - 1)))
 
 
-def _bend(far_out: np.ndarray | float, acceleration: float) -> np.ndarray:
-    """Return ``far_out / (1 + acceleration * far_out)``; infinite, of the same sign, from the pole on."""
-    slope = 1.0 + acceleration * np.asarray(far_out)
-    return np.where(slope > 0.0, far_out / np.where(slope > 0.0, slope, 1.0), np.copysign(np.inf, far_out))
+def _bend(deviations: np.ndarray | float, acceleration: float) -> np.ndarray:
+    """Return ``deviations / (1 + acceleration * deviations)``; infinite, with the same sign, from the pole on."""
+    slope = 1.0 + acceleration * np.asarray(deviations)
+    return np.where(slope > 0.0, deviations / np.where(slope > 0.0, slope, 1.0), np.copysign(np.inf, deviations))
 
 
 def _normal_quantile(ordered: np.ndarray, value: float) -> float:
-    """Return where ``value`` lies among sorted replicates, in standard deviations; equal ones count half."""
+    """Return the position of ``value`` among sorted replicates in standard deviations; ties count half."""
     below, up_to = np.searchsorted(ordered, value, "left"), np.searchsorted(ordered, value, "right")
-    return float(norm.ppf((below + up_to + 1.0) / (2.0 * ordered.size + 2.0)))
-
-
-JACKKNIFE_GROUPS = 200  # as many parts of the speakers are left out in turn
-REPLICATES_AT_A_TIME = 256  # bounds the memory: some counts per block and replicate
+    return float(ndtri((below + up_to + 1.0) / (2.0 * ordered.size + 2.0)))
 
 
 @dataclass(frozen=True)
 class Interval:
     """A figure with its 95 % interval.
 
-    estimate : the figure of all trials; lower, upper : the ends of the interval.
-    num_replicates : replicates behind it; num_degenerate : further ones that had drawn one kind of trial only.
-    num_speakers : speakers that were resampled.
+    estimate : the figure of all trials. lower, upper : ends of the interval.
+    num_replicates : usable replicates. num_degenerate : replicates without one kind of trials, left out.
+    num_speakers : speakers in each draw.
     """
 
     estimate: float
@@ -150,112 +144,175 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A figure of system A less that of system B, with its 95 % interval.
+    """A figure of system A minus that of system B, with its 95 % interval.
 
-    p_value : two-sided, of no difference; below 0.05 where the interval leaves out 0, unless that end
-        is the outermost replicate (draw more then). With 25 speakers, simulated systems that were equally good came
-        out below 0.05 in 0.04 to 0.09 of lists: read a value near it as open.
+    p_value : two-sided, of no difference. Below 0.05 where the interval excludes 0, unless that end is the outermost
+        replicate (draw more then). With 25 speakers, simulated systems of equal quality came out below 0.05 in 0.04 to
+        0.09 of lists: a value near 0.05 settles nothing.
     """
 
     p_value: float
 
 
-@dataclass(frozen=True, eq=False)
-class SpeakerTrials:
-    """Which trials there are, and of whom: what two systems under comparison share.
-
-    is_target : (trials,) bool; enrol_speaker, test_speaker : (trials,) int codes from 0; num_speakers : codes in use.
-    """
-
-    is_target: np.ndarray
-    enrol_speaker: np.ndarray
-    test_speaker: np.ndarray
-    num_speakers: int
-
-
-def bootstrap_intervals(
-    scores: np.ndarray,
-    is_target: np.ndarray,
-    enrol_speaker: np.ndarray,
-    test_speaker: np.ndarray,
-    measures: Mapping[str, Measure],
-    *,
-    num_replicates: int = 1000,
-    seed: int,
-) -> dict[str, Interval]:
-    """Return each measure with its 95 % interval over speakers, under the names of ``measures``.
+class SpeakerBootstrap:
+    """Draws of the speakers of one trial list, made once and applied to any scores of these trials.
 
     Arguments
     ---------
-    scores : (trials,) finite float, higher = more alike; log-likelihood ratios for actDCF and C_llr.
     is_target : (trials,) bool, or 0 and 1.
     enrol_speaker, test_speaker : (trials,) speaker of either side: text or numbers.
-    measures : what to compute, from ``voice_biometrics.metrics.resampling``.
-    num_replicates : how often speakers are drawn.
-    seed : of the draws; the same seed and speakers give the same draws.
+    num_replicates : number of draws.
+    seed : of the draws; equal seeds and speakers give equal draws.
 
     Raises
     ------
-    InputError : as ``metrics.error_rates``; labels that the speakers contradict (the first is named), fewer than two
-        speakers, a missing speaker, or no replicate with both kinds of trials.
+    InputError : labels other than 0 and 1, or of one kind only; a missing speaker; labels that the speakers contradict
+        (the first is named); fewer than two speakers.
+
+    Attributes: ``is_target`` (trials,) bool; ``enrol_speaker``, ``test_speaker`` (trials,) int, numbered in the order
+    of the speakers' names; ``num_speakers``.
     """
-    scores, is_target = checked_trials(scores, is_target)
-    trials = speaker_trials(is_target, enrol_speaker, test_speaker)
-    draws = draw_speakers(trials.num_speakers, num_replicates, seed)
-    values = replicate(scores, trials, measures, draws)
-    return {name: _interval(measures[name], values[name], num_replicates, trials) for name in measures}
+
+    def __init__(
+        self,
+        is_target: np.ndarray,
+        enrol_speaker: np.ndarray,
+        test_speaker: np.ndarray,
+        *,
+        num_replicates: int = NUM_REPLICATES,
+        seed: int = SEED,
+    ) -> None:
+        self.is_target = checked_labels(is_target)
+        self.enrol_speaker, self.test_speaker, self.num_speakers = _number_speakers(
+            self.is_target, enrol_speaker, test_speaker
+        )
+        self._num_replicates = num_replicates
+        draws = draw_speakers(self.num_speakers, num_replicates, seed).T
+        # The last row is the second factor of every target trial.
+        self._multiplicity = np.concatenate([draws, np.ones((1, draws.shape[1]))])  # (speakers + 1, draws)
+        ones = np.ones(self.is_target.size)
+        self._num_target, self._num_nontarget = self._target_total(ones), self._nontarget_total(ones)  # (draws,)
+        self._usable = np.flatnonzero((self._num_target > 0) & (self._num_nontarget > 0))
+
+    def intervals(self, scores: np.ndarray, measures: Mapping[Hashable, "Measure"]) -> dict[Hashable, Interval]:
+        """Return each measure with its 95 % interval, under the names of ``measures``.
+
+        Arguments
+        ---------
+        scores : (trials,) finite float, higher = more alike; log-likelihood ratios for actDCF and C_llr.
+        measures : ``Eer``, ``MinDcf``, ``FrrAtFar``, ``Cllr``, ``far_at``, ``frr_at``, ``act_dcf_at``.
+
+        Raises
+        ------
+        InputError : as ``error_rates``, or no replicate has both kinds of trials.
+        """
+        values = self.replicates(scores, measures)
+        return {name: self._interval(measure, values[name]) for name, measure in measures.items()}
+
+    def differences(
+        self, scores_a: np.ndarray, scores_b: np.ndarray, measures: Mapping[Hashable, "Measure"]
+    ) -> dict[Hashable, Difference]:
+        """Return each measure of system A minus that of system B, with interval and p-value.
+
+        Both systems see the same draws, so a draw that is easy or hard for both cancels. Arguments and errors are those
+        of ``intervals``; ``scores_a`` and ``scores_b`` are (trials,) in the same order.
+        """
+        values_a, values_b = (self.replicates(scores, measures) for scores in (scores_a, scores_b))
+        found = {}
+        for name in measures:
+            spread = self._spread(values_a[name] - values_b[name])
+            counts = spread.replicates.size, spread.num_degenerate, self.num_speakers
+            found[name] = Difference(spread.estimate, *spread.ends(), *counts, p_value=spread.p_value_of(0.0))
+        return found
+
+    def replicates(self, scores: np.ndarray, measures: Mapping[Hashable, "Measure"]) -> dict[Hashable, np.ndarray]:
+        """Return each measure's values, (1 + replicates + left out,): see ``draw_speakers``.
+
+        NaN where a draw lacks one kind of trials. Arguments and errors are those of ``intervals``.
+        """
+        scores, _ = checked_trials(scores, self.is_target)
+        values = {name: np.full(self._num_target.size, np.nan) for name in measures}
+        from_points = {}
+        for name, measure in measures.items():
+            if isinstance(measure, MeanCost):
+                values[name][self._usable] = self._mean_cost(measure, scores)[self._usable]
+            else:
+                from_points[name] = measure
+        if from_points:
+            trials = _SortedTrials(scores, self)
+            for start in range(0, self._usable.size, REPLICATES_AT_A_TIME):
+                draws = self._usable[start : start + REPLICATES_AT_A_TIME]
+                points = trials.resample(self._multiplicity[:, draws])
+                for name, measure in from_points.items():
+                    values[name][draws] = measure.values(points)
+        return values
+
+    def _mean_cost(self, measure: "MeanCost", scores: np.ndarray) -> np.ndarray:
+        """Return a weighted mean cost under each draw, (draws,): exact for whole costs, since weights are whole."""
+        costs = measure.trial_costs(scores, self.is_target)
+        target_weight, nontarget_weight = measure.weights
+        means = np.zeros(self._num_target.size)
+        with np.errstate(invalid="ignore"):  # 0 / 0 in draws without one kind of trials
+            if target_weight:
+                means += target_weight * (self._target_total(costs) / self._num_target)
+            if nontarget_weight:
+                means += nontarget_weight * (self._nontarget_total(costs) / self._num_nontarget)
+        return means
+
+    def _target_total(self, costs: np.ndarray) -> np.ndarray:
+        """Return the weighted sum of the target trials' costs under each draw, (draws,)."""
+        speaker = self.enrol_speaker[self.is_target]
+        return np.bincount(speaker, costs[self.is_target], self.num_speakers) @ self._multiplicity[:-1]
+
+    def _nontarget_total(self, costs: np.ndarray) -> np.ndarray:
+        """Return the weighted sum of the non-target trials' costs under each draw, (draws,)."""
+        multiplicity = self._multiplicity[:-1]
+        return np.einsum("sd,sd->d", multiplicity, self._cost_of_pairs(costs) @ multiplicity)
+
+    def _cost_of_pairs(self, costs: np.ndarray) -> csr_array:
+        """Sum the non-target trials' costs over each pair of speakers that has any: sparse (speakers, speakers)."""
+        chosen = ~self.is_target & (costs != 0.0)
+        pairs = np.sort([self.enrol_speaker[chosen], self.test_speaker[chosen]], axis=0)
+        return coo_array((costs[chosen], tuple(pairs)), shape=(self.num_speakers, self.num_speakers)).tocsr()
+
+    def _interval(self, measure: "Measure", values: np.ndarray) -> Interval:
+        spread = self._spread(values)
+        lower, upper = spread.ends()
+        if spread.estimate == 0.0:
+            upper = max(upper, measure.highest_without_errors(*self._rules_of_three()))
+        counts = spread.replicates.size, spread.num_degenerate, self.num_speakers
+        return Interval(spread.estimate, lower, upper, *counts)
+
+    def _spread(self, values: np.ndarray) -> Spread:
+        estimate, replicates, left_out = np.split(values, [1, 1 + self._num_replicates])
+        return Spread.of(float(estimate[0]), replicates, left_out, self.num_speakers)
+
+    def _rules_of_three(self) -> tuple[float, float]:
+        """Return the FRR and FAR that zero errors still allow, from the numbers of speakers and of pairs."""
+        num_speakers = np.unique(self.enrol_speaker[self.is_target]).size
+        num_pairs = self._cost_of_pairs(np.ones(self.is_target.size)).nnz
+        return min(1.0, 3.0 / num_speakers), min(1.0, 3.0 / num_pairs)
 
 
-def bootstrap_differences(
-    scores_a: np.ndarray,
-    scores_b: np.ndarray,
-    is_target: np.ndarray,
-    enrol_speaker: np.ndarray,
-    test_speaker: np.ndarray,
-    measures: Mapping[str, Measure],
-    measures_b: Mapping[str, Measure] | None = None,
-    *,
-    num_replicates: int = 1000,
-    seed: int,
-) -> dict[str, Difference]:
-    """Return each measure of system A less that of system B on the same trials, with interval and p-value.
-
-    Both systems are resampled alike, so what makes a draw of speakers easy or hard for both cancels.
-
-    Arguments
-    ---------
-    scores_a, scores_b : (trials,) finite float, the two systems' scores of the same trials in the same order.
-    measures_b : measures of system B where they differ (each system has its own threshold); the same names.
-    is_target, enrol_speaker, test_speaker, measures, num_replicates, seed : as ``bootstrap_intervals``.
-
-    Raises
-    ------
-    InputError : as ``bootstrap_intervals``, for either system; ``measures_b`` has other names.
-    """
-    scores_a, is_target = checked_trials(scores_a, is_target)
-    scores_b, _ = checked_trials(scores_b, is_target)
-    measures_b = measures if measures_b is None else measures_b
-    if set(measures_b) != set(measures):
-        raise InputError(f"system A has the measures {sorted(measures)}, B has {sorted(measures_b)}: give the same")
-    trials = speaker_trials(is_target, enrol_speaker, test_speaker)
-    draws = draw_speakers(trials.num_speakers, num_replicates, seed)
-    values_a = replicate(scores_a, trials, measures, draws)
-    values_b = replicate(scores_b, trials, measures_b, draws)
-    return {name: _difference(values_a[name] - values_b[name], num_replicates, trials) for name in measures}
+def draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndarray:
+    """Return multiplicities (1 + replicates + left out, speakers): each speaker once, the draws, the jackknife's."""
+    if num_replicates < 1:
+        raise ValueError(f"num_replicates is {num_replicates}: expected 1 or more (1000 is usual)")
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(num_speakers, np.full(num_speakers, 1 / num_speakers), num_replicates)
+    group = rng.permutation(num_speakers) % JACKKNIFE_GROUPS
+    left_out = (group != np.arange(min(num_speakers, JACKKNIFE_GROUPS))[:, None]).astype(np.int64)
+    return np.concatenate([np.ones((1, num_speakers), np.int64), draws, left_out])
 
 
-def speaker_trials(is_target: np.ndarray, enrol_speaker: np.ndarray, test_speaker: np.ndarray) -> SpeakerTrials:
-    """Number the speakers in order of their names, and check them against the labels.
-
-    ``is_target`` (trials,) bool; ``enrol_speaker``, ``test_speaker`` (trials,) text or numbers. Raises InputError as
-    ``bootstrap_intervals``.
-    """
+def _number_speakers(
+    is_target: np.ndarray, enrol_speaker: np.ndarray, test_speaker: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Number the speakers of both sides in the order of their names, and check them against the labels."""
     sides = [np.asarray(enrol_speaker), np.asarray(test_speaker)]
     for side, speakers in zip(("enrolment", "test"), sides, strict=True):
         if speakers.shape != is_target.shape:
-            raise InputError(
-                f"{speakers.shape} {side} speakers for {is_target.shape} trials: give one speaker per trial"
-            )
+            raise ValueError(f"{speakers.shape} {side} speakers for {is_target.shape} trials: expected one per trial")
     codes, names = pd.factorize(np.concatenate(sides), sort=True)
     if (codes < 0).any():
         trial = int(np.argmax(codes < 0)) % is_target.size
@@ -271,76 +328,232 @@ def speaker_trials(is_target: np.ndarray, enrol_speaker: np.ndarray, test_speake
         )
     if names.size < 2:
         raise InputError(f"{names.size} speaker: an interval over speakers needs two or more")
-    return SpeakerTrials(is_target, enrol, test, names.size)
+    return enrol, test, names.size
 
 
-def draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndarray:
-    """Return multiplicities (1 + replicates + left out, speakers): each speaker once, the draws, the jackknife's."""
-    if num_replicates < 1:
-        raise InputError(f"num_replicates is {num_replicates}: expected 1 or more (1000 is usual)")
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(num_speakers, np.full(num_speakers, 1 / num_speakers), num_replicates)
-    group = rng.permutation(num_speakers) % JACKKNIFE_GROUPS  # up to that many speakers, each is a group
-    left_out = (group != np.arange(min(num_speakers, JACKKNIFE_GROUPS))[:, None]).astype(np.int64)
-    return np.concatenate([np.ones((1, num_speakers), np.int64), draws, left_out])
+class _SortedTrials:
+    """Trials sorted by score once, cut into blocks that split no tie, for the error rates of many resamples.
 
-
-def replicate(
-    scores: np.ndarray, trials: SpeakerTrials, measures: Mapping[str, Measure], draws: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return each measure's value under each row of draws, (draws,): NaN where a kind of trial is missing.
-
-    ``scores`` (trials,) float, in the order of ``trials``; ``draws`` (draws, speakers) int, from ``draw_speakers``.
+    One pass sums the weights of every block for hundreds of resamples as matrix products; the operating points inside
+    a block are laid out only where a measure needs them. Weights are whole numbers below 2^24 per block, so single
+    precision is exact: a resample's figures equal those of the trials repeated as often as drawn.
     """
-    with_costs = any(isinstance(measure, Cllr) for measure in measures.values())
-    ordered = SortedTrials(
-        scores,
-        trials.is_target,
-        trials.enrol_speaker,
-        trials.test_speaker,
-        trials.num_speakers,
-        thresholds=tuple(threshold for measure in measures.values() for threshold in measure.thresholds),
-        costs=trial_costs(scores, trials.is_target) if with_costs else None,
-    )
-    values = {name: np.full(len(draws), np.nan) for name in measures}
-    for start in range(0, len(draws), REPLICATES_AT_A_TIME):
-        resampled, usable = ordered.resample(draws[start : start + REPLICATES_AT_A_TIME])
-        rows = start + np.flatnonzero(usable)
-        for name, measure in measures.items():
-            values[name][rows] = measure.values(resampled)
-    return values
+
+    def __init__(self, scores: np.ndarray, bootstrap: SpeakerBootstrap) -> None:
+        order = np.argsort(scores)
+        self.scores = scores[order]
+        self.is_target = bootstrap.is_target[order]
+        self.ends_tie = np.append(self.scores[1:] != self.scores[:-1], True)
+        self._first = bootstrap.enrol_speaker[order].astype(np.int32)
+        second = np.where(self.is_target, bootstrap.num_speakers, bootstrap.test_speaker[order])
+        self._second = second.astype(np.int32)
+        self.cuts = self._cuts()
+
+    def _cuts(self) -> np.ndarray:
+        """Return the first trial of each block, and the number of trials."""
+        num_trials = self.scores.size
+        length = np.clip(num_trials // NUM_BLOCKS_WANTED, MIN_TRIALS_PER_BLOCK, TRIALS_PER_BLOCK)
+        wanted = np.arange(0, num_trials, max(int(length), num_trials // MAX_BLOCKS))
+        starts_tie = np.append(0, np.flatnonzero(self.ends_tie) + 1)
+        return np.unique(np.append(starts_tie[np.searchsorted(starts_tie, wanted)], num_trials))
+
+    def weights(self, multiplicity: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Return the weights of the trials from ``start`` to ``stop``: (trials,) or (trials, resamples)."""
+        weights = multiplicity.take(self._first[start:stop], axis=0)
+        weights *= multiplicity.take(self._second[start:stop], axis=0)
+        return weights
+
+    def resample(self, multiplicity: np.ndarray) -> "_Resamples":
+        """Sum the weights of all blocks; ``multiplicity`` (speakers + 1, resamples), each with both kinds of trials."""
+        multiplicity = np.ascontiguousarray(multiplicity, np.float32)
+        below = np.zeros((self.cuts.size, 2, multiplicity.shape[1]))  # target and non-target weight below each cut
+        for block, (start, stop) in enumerate(zip(self.cuts[:-1], self.cuts[1:], strict=True)):
+            for first in range(start, stop, TRIALS_PER_BLOCK):
+                last = min(first + TRIALS_PER_BLOCK, stop)
+                is_target = self.is_target[first:last]
+                kinds = np.stack([is_target, ~is_target]).astype(np.float32)
+                below[block + 1] += kinds @ self.weights(multiplicity, first, last)
+        np.cumsum(below, axis=0, out=below)
+        return _Resamples(self, multiplicity, below[:, 0], below[:, 1])
 
 
-def _interval(measure: Measure, values: np.ndarray, num_replicates: int, trials: SpeakerTrials) -> Interval:
-    """Summarise the values of one measure under the rows of ``draw_speakers``."""
-    spread = _spread(values, num_replicates, trials)
-    lower, upper = spread.ends()
-    if spread.estimate == 0.0:
-        upper = max(upper, measure.highest_without_errors(*_rules_of_three(trials)))
-    return Interval(spread.estimate, lower, upper, spread.replicates.size, spread.num_degenerate, trials.num_speakers)
+class _Resamples:
+    """Operating points of some resamples: ``frr`` and ``far`` (cuts, resamples) when all from a cut on is accepted."""
+
+    def __init__(
+        self, trials: _SortedTrials, multiplicity: np.ndarray, target_below: np.ndarray, nontarget_below: np.ndarray
+    ) -> None:
+        self._trials, self._multiplicity = trials, multiplicity
+        self._target_below, self._nontarget_below = target_below, nontarget_below
+        self.frr = target_below / target_below[-1]
+        self.far = (nontarget_below[-1] - nontarget_below) / nontarget_below[-1]
+
+    def rates_between(self, resample: int, first_cut: int, last_cut: int) -> ErrorRates:
+        """Return every operating point of one resample from one cut to another, both included."""
+        trials = self._trials
+        start, stop = trials.cuts[[first_cut, last_cut]]
+        weights = trials.weights(self._multiplicity[:, resample], start, stop)
+        ends = trials.ends_tie[start:stop]
+        below = np.cumsum(weights, dtype=np.float64)[ends]
+        weights *= trials.is_target[start:stop]
+        target_below = np.cumsum(weights, dtype=np.float64)[ends]
+        num_target, num_nontarget = self._target_below[-1, resample], self._nontarget_below[-1, resample]
+        target_below, nontarget_below = (
+            counted[first_cut, resample] + np.append(0.0, inside)
+            for counted, inside in ((self._target_below, target_below), (self._nontarget_below, below - target_below))
+        )
+        above = trials.scores[stop] if stop < trials.scores.size else np.inf
+        return ErrorRates(
+            thresholds=np.append(trials.scores[start:stop][ends], above),
+            far=(num_nontarget - nontarget_below) / num_nontarget,
+            frr=target_below / num_target,
+            num_target=int(num_target),
+            num_nontarget=int(num_nontarget),
+        )
 
 
-def _difference(values: np.ndarray, num_replicates: int, trials: SpeakerTrials) -> Difference:
-    """Summarise the differences of one measure under the rows of ``draw_speakers``."""
-    spread = _spread(values, num_replicates, trials)
-    counts = spread.replicates.size, spread.num_degenerate, trials.num_speakers
-    return Difference(spread.estimate, *spread.ends(), *counts, p_value=spread.p_value_of(0.0))
+class MeanCost:
+    """A figure that is a weighted sum of the mean cost of target trials and of non-target trials."""
+
+    weights: tuple[float, float]  # of the target and of the non-target mean
+
+    def trial_costs(self, scores: np.ndarray, is_target: np.ndarray) -> np.ndarray:
+        """Return each trial's cost, (trials,) float64."""
+        raise NotImplementedError
+
+    def highest_without_errors(self, frr: float, far: float) -> float:
+        """Return the figure's upper bound when the rates are at most ``frr`` and ``far``."""
+        return self.weights[0] * frr + self.weights[1] * far
 
 
-def _spread(values: np.ndarray, num_replicates: int, trials: SpeakerTrials) -> Spread:
-    """Split the values of one figure, in the rows of ``draw_speakers``."""
-    estimate, replicates, left_out = np.split(values, [1, 1 + num_replicates])
-    return Spread.of(float(estimate[0]), replicates, left_out, trials.num_speakers)
+@dataclass(frozen=True)
+class ErrorsAt(MeanCost):
+    """A weighted sum of FRR and FAR at one threshold: use ``far_at``, ``frr_at`` or ``act_dcf_at``."""
+
+    threshold: float
+    weights: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.threshold):
+            raise ValueError("the threshold is NaN: expected a score, or infinity for reject all")
+
+    def trial_costs(self, scores: np.ndarray, is_target: np.ndarray) -> np.ndarray:
+        return ((scores >= np.float64(self.threshold)) != is_target).astype(np.float64)
 
 
-def _rules_of_three(trials: SpeakerTrials) -> tuple[float, float]:
-    """FRR and FAR that the rule of 3 allows when there was no error, from speakers and pairs of speakers."""
-    first, second = np.sort([trials.enrol_speaker, trials.test_speaker], axis=0).astype(np.int64)
-    pairs = pd.unique(first[~trials.is_target] * trials.num_speakers + second[~trials.is_target]).size
-    return min(1.0, 3.0 / pd.unique(first[trials.is_target]).size), min(1.0, 3.0 / pairs)
+def far_at(threshold: float) -> ErrorsAt:
+    """FAR at a threshold: fraction of non-target trials that score at least ``threshold``."""
+    return ErrorsAt(threshold, (0.0, 1.0))
+
+
+def frr_at(threshold: float) -> ErrorsAt:
+    """FRR at a threshold: fraction of target trials that score less than ``threshold``."""
+    return ErrorsAt(threshold, (1.0, 0.0))
+
+
+def act_dcf_at(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> ErrorsAt:
+    """Normalised detection cost at the Bayes threshold of these costs; the scores must be log-likelihood ratios.
+
+    Normalised like minDCF, which it equals for perfectly calibrated scores; it can exceed 1.
+
+    Source: NIST SRE 2019-2021 evaluation plans, "Performance Measurement" (actual detection cost).
+    """
+    return ErrorsAt(bayes_threshold(p_target, c_miss, c_fa), normalised_weights(p_target, c_miss, c_fa))
+
+
+class Cllr(MeanCost):
+    """C_llr in bits, as ``llr.cllr``; the scores must be log-likelihood ratios."""
+
+    weights = (0.5, 0.5)
+
+    def trial_costs(self, scores: np.ndarray, is_target: np.ndarray) -> np.ndarray:
+        return cllr_of_each(scores, is_target)
+
+
+class _FromOperatingPoints:
+    """A figure read off the operating points between two cuts, by the same code as the estimate (``ErrorRates``)."""
+
+    def values(self, points: _Resamples) -> np.ndarray:
+        """Return the figure of each resample, (resamples,)."""
+        first_cuts, last_cuts = self._cuts(points)
+        spans = enumerate(zip(first_cuts, last_cuts, strict=True))
+        return np.array([self._read(points.rates_between(number, first, last)) for number, (first, last) in spans])
+
+
+@dataclass(frozen=True)
+class Eer(_FromOperatingPoints):
+    """Equal error rate, as ``ErrorRates.equal_error_rate``."""
+
+    def _cuts(self, points: _Resamples) -> tuple[np.ndarray, np.ndarray]:
+        right = np.argmax(points.frr - points.far >= 0.0, axis=0)  # the first cut where FRR has caught up
+        return right - 1, right
+
+    def _read(self, rates: ErrorRates) -> float:
+        return rates.equal_error_rate()[0]
+
+    def highest_without_errors(self, frr: float, far: float) -> float:
+        return max(frr, far)
+
+
+@dataclass(frozen=True)
+class FrrAtFar(_FromOperatingPoints):
+    """Lowest FRR among thresholds with a FAR of at most ``max_far``, as ``ErrorRates.frr_at_far``."""
+
+    max_far: float
+
+    def __post_init__(self) -> None:
+        check_far(self.max_far)
+
+    def _cuts(self, points: _Resamples) -> tuple[np.ndarray, np.ndarray]:
+        right = np.argmax(points.far <= self.max_far, axis=0)
+        return np.maximum(right - 1, 0), right
+
+    def _read(self, rates: ErrorRates) -> float:
+        return rates.frr_at_far(self.max_far)[0]
+
+    def highest_without_errors(self, frr: float, far: float) -> float:
+        return frr
+
+
+@dataclass(frozen=True)
+class MinDcf(_FromOperatingPoints):
+    """Smallest normalised detection cost over all thresholds, as ``ErrorRates.min_dcf``."""
+
+    p_target: float
+    c_miss: float = 1.0
+    c_fa: float = 1.0
+
+    @property
+    def _weights(self) -> tuple[float, float]:
+        return normalised_weights(self.p_target, self.c_miss, self.c_fa)
+
+    def __post_init__(self) -> None:
+        _ = self._weights  # raises for constants out of range
+
+    def _cuts(self, points: _Resamples) -> tuple[np.ndarray, np.ndarray]:
+        miss_weight, fa_weight = self._weights
+        misses, false_accepts = miss_weight * points.frr, fa_weight * points.far
+        cost = misses + false_accepts
+        best = np.argmin(cost, axis=0)
+        at_least = misses[:-1] + false_accepts[1:]  # lower bound of the costs inside each block
+        may_be_lower = at_least < cost[best, np.arange(best.size)]  # (blocks, resamples)
+        any_lower = may_be_lower.any(axis=0)
+        first = np.where(any_lower, np.argmax(may_be_lower, axis=0), best)
+        last = np.where(any_lower, len(may_be_lower) - np.argmax(may_be_lower[::-1], axis=0), best)
+        return np.minimum(first, best), np.maximum(last, best)
+
+    def _read(self, rates: ErrorRates) -> float:
+        return rates.min_dcf(self.p_target, self.c_miss, self.c_fa)[0]
+
+    def highest_without_errors(self, frr: float, far: float) -> float:
+        miss_weight, fa_weight = self._weights
+        return min(1.0, miss_weight * frr + fa_weight * far)
+
+
+Measure = MeanCost | Eer | FrrAtFar | MinDcf
 
 
 def band_fars(num_nontarget: int, num_points: int = 25) -> list[float]:
-    """Return FARs at which to ask for the FRR's interval: evenly spread on a DET axis, as low as the trials support."""
+    """Return FARs for a band of FRR intervals: evenly spaced on a DET axis, down to what the trials support."""
     lowest = min(ERRORS_FOR_ANY_CLAIM / num_nontarget, 0.4)
     return ndtr(np.linspace(ndtri(lowest), ndtri(0.5), num_points)).tolist()

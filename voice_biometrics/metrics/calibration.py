@@ -1,14 +1,15 @@
 """Scores to log-likelihood ratios (LLRs) by logistic regression, fitted on trials of held-out speakers.
 
-``llr = slope * score + offset``, and where the durations tell how far a score can be trusted, a further slope for each
-quality measure. A calibrated score has a meaning of its own: accepting from ``ln(cost of a false accept x share of
-non-targets / cost of a miss x share of targets)`` on is the cheapest decision, for any costs and shares.
+``llr = slope * score + offset``, with a further slope for each quality measure, such as the durations. An LLR gives the
+cheapest decision for any costs and priors: accept from ``ln(cost of a false accept x prior of a non-target / (cost of a
+miss x prior of a target))``.
 
 Source: Bruemmer and Doddington 2013, "Likelihood-ratio calibration using prior-weighted proper scoring rules";
 Mandasari et al. 2013, "Quality measure functions for calibration of speaker recognition systems in various duration
 conditions" (log durations).
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,11 +20,9 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.metrics.error_rates import checked_trials
 
 FIT_TOLERANCE = 1e-10  # of the gradient, for scores scaled to unit deviation
-HOLDING_RIDGE = 1e-4  # holds the slope for separable trials to what some thousands of them could answer for
-
-
-class SeparableError(InputError):
-    """Targets and non-targets do not overlap, so that no finite log-likelihood ratio is justified."""
+RIDGE_FOR_SEPARABLE = 1e-4
+NUM_FOLDS = 5
+FEWEST_SPEAKERS = 8  # with fewer, two of 5 folds leave too few speakers to fit on
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class Calibration:
 
     slope : LLR per unit of score, above 0. offset : LLR of score 0 (and quality 0).
     quality_slopes : name -> LLR per unit of that quality measure; empty if none is used.
-    prior : the prior of a target at which the fit weighted the two kinds.
-    ridge : the penalty on slopes, 0 for none.
-    num_target, num_nontarget : trials it was fitted on.
+    prior : prior of a target, the weight of the targets in the fit.
+    ridge : penalty on the slopes, 0 for none.
+    num_target, num_nontarget : trials of the fit.
     """
 
     slope: float
@@ -48,23 +47,24 @@ class Calibration:
     def llrs(self, scores: np.ndarray, quality: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """Return the LLR of each score, (trials,) float64.
 
-        ``quality`` must hold the measures that the calibration was fitted with, (trials,) each. Raises InputError
-        when one is missing, too many, or not one finite number per trial.
+        ``quality`` holds the measures that the calibration was fitted with, (trials,) each. Raises ValueError when one
+        is missing or too many.
         """
-        scores = np.asarray(scores, np.float64)
-        columns = _quality_columns(quality, list(self.quality_slopes), scores.shape)
-        llrs = self.slope * scores + self.offset
-        for name, column in columns.items():
-            llrs += self.quality_slopes[name] * column
+        quality = quality or {}
+        if set(quality) != set(self.quality_slopes):
+            raise ValueError(
+                f"the calibration was fitted with the quality measures {sorted(self.quality_slopes)}, "
+                f"found {sorted(quality)}"
+            )
+        llrs = self.slope * np.asarray(scores, np.float64) + self.offset
+        for name, column in quality.items():
+            llrs += self.quality_slopes[name] * np.asarray(column, np.float64)
         return llrs
 
     def score_at(self, llr: float) -> float:
-        """Return the score whose LLR is ``llr``; InputError where the LLR depends on more than the score."""
+        """Return the score whose LLR is ``llr``; ValueError where the LLR depends on more than the score."""
         if self.quality_slopes:
-            raise InputError(
-                f"the calibration also uses {', '.join(self.quality_slopes)}: there is no one score threshold; "
-                "compare log-likelihood ratios with the threshold instead"
-            )
+            raise ValueError(f"the LLR also depends on {', '.join(self.quality_slopes)}: no score alone has an LLR")
         return (llr - self.offset) / self.slope
 
     def to_dict(self) -> dict[str, object]:
@@ -93,15 +93,8 @@ class Calibration:
 def log_durations(enrol_duration_s: np.ndarray, test_duration_s: np.ndarray) -> dict[str, np.ndarray]:
     """Return the quality measures ``log_shorter`` and ``log_longer``: logarithms of the two durations of each trial.
 
-    Sorted, so that exchanging enrolment and test changes nothing.
-
-    Arguments
-    ---------
-    enrol_duration_s, test_duration_s : (trials,) float, seconds, above 0.
-
-    Raises
-    ------
-    InputError : a duration is not a finite number above 0; the first such trial is named.
+    ``enrol_duration_s`` and ``test_duration_s`` are (trials,) float in seconds; exchanging them changes nothing. Raises
+    InputError, naming the first trial, when a duration is not a finite number above 0.
     """
     both = np.stack([np.asarray(enrol_duration_s, np.float64), np.asarray(test_duration_s, np.float64)])
     sound = (np.isfinite(both) & (both > 0.0)).all(axis=0)
@@ -119,12 +112,13 @@ def fit_calibration(
     is_target: np.ndarray,
     prior: float = 0.5,
     quality: Mapping[str, np.ndarray] | None = None,
-    ridge: float = 0.0,
 ) -> Calibration:
     """Fit scores to LLRs on trials of speakers that neither training nor the test has seen.
 
-    Minimises the cross-entropy of both kinds of trials, each kind weighted to its prior whatever its number; at prior
-    0.5 that is C_llr. The fit is best near the LLRs where errors would cost most at that prior.
+    Minimises the cross-entropy, each kind of trials weighted to its prior whatever its number; at prior 0.5 that is
+    C_llr. The fit is best near the LLRs where errors would cost most at that prior. Where the fit separates the trials
+    perfectly, slopes would grow without limit: a ridge of 1e-4 on the squared slopes (for scores and measures of unit
+    deviation) limits them to what some thousands of trials can support, and ``ridge`` of the result says so.
 
     Arguments
     ---------
@@ -132,25 +126,28 @@ def fit_calibration(
     is_target : (trials,) bool, or 0 and 1.
     prior : of a target, in (0, 1).
     quality : name -> (trials,) float, further measures such as ``log_durations``.
-    ridge : penalty on the squared slopes (for scores and measures of unit deviation), in units of the cross-entropy;
-        0 for none. 1e-4 holds separable trials to a slope that their number can answer for.
 
     Raises
     ------
-    InputError : as ``metrics.error_rates``; scores or a measure that are constant; trials that the fit separates
-        perfectly (no finite LLR is justified) with ``ridge`` 0; scores that are lower for targets.
+    InputError : as ``error_rates``; scores or a measure that are constant; scores that are lower for targets.
     """
     scores, is_target = checked_trials(scores, is_target)
     if not 0.0 < prior < 1.0:
-        raise InputError(f"prior is {prior}: the prior of a target trial lies between 0 and 1, both excluded")
-    if not 0.0 <= ridge < math.inf:
-        raise InputError(f"ridge is {ridge}: expected 0 or a small positive number")
-    columns = {"score": scores.astype(np.float64)} | _quality_columns(quality, None, scores.shape)
-    centre, scale = _centre_and_scale(columns)
+        raise InputError(f"prior is {prior}: expected the prior of a target trial, above 0 and below 1")
+    columns = {"score": scores} | dict(quality or {})
+    columns = {name: np.asarray(column, np.float64) for name, column in columns.items()}
+    for name, column in columns.items():
+        if column.min() == column.max():
+            raise InputError(f"every trial has {name} {column[0]}: nothing can be learnt from it, leave it out")
+    centre = np.array([[column.mean()] for column in columns.values()])
+    scale = np.array([[column.std()] for column in columns.values()])
     features = (np.stack(list(columns.values())) - centre) / scale  # (features, trials)
+    ridge = 0.0
     slopes, offset = _fit(features, is_target, prior, ridge)
-    if ridge == 0.0:
-        _check_overlap(slopes @ features, is_target)
+    fitted = slopes @ features
+    if fitted[is_target].min() >= fitted[~is_target].max():
+        ridge = RIDGE_FOR_SEPARABLE
+        slopes, offset = _fit(features, is_target, prior, ridge)
     slopes = slopes / scale[:, 0]
     if not slopes[0] > 0.0:
         raise InputError(
@@ -163,30 +160,77 @@ def fit_calibration(
         prior=float(prior),
         num_target=int(np.count_nonzero(is_target)),
         num_nontarget=int(np.count_nonzero(~is_target)),
-        ridge=float(ridge),
+        ridge=ridge,
         quality_slopes=dict(zip(list(columns)[1:], slopes[1:].tolist(), strict=True)),
     )
 
 
-def fit_calibration_holding_down(
-    scores: np.ndarray,
-    is_target: np.ndarray,
-    prior: float = 0.5,
-    quality: Mapping[str, np.ndarray] | None = None,
-) -> Calibration:
-    """Return ``fit_calibration``, with a ridge of 1e-4 where the trials are separable; ``ridge`` of the result tells.
+class FoldedCalibration:
+    """LLRs of the trials that a calibration is fitted on, by cross-validation over speakers.
 
-    Raises InputError as ``fit_calibration``, except for separable trials.
+    The speakers are dealt into folds. A trial of speakers in folds i and j gets its LLR from a calibration on the trials
+    among the speakers of the other folds, so neither of its speakers influenced it.
     """
-    try:
-        return fit_calibration(scores, is_target, prior, quality)
-    except SeparableError:
-        return fit_calibration(scores, is_target, prior, quality, ridge=HOLDING_RIDGE)
+
+    def __init__(
+        self,
+        scores: np.ndarray,
+        is_target: np.ndarray,
+        enrol_speaker: np.ndarray,
+        test_speaker: np.ndarray,
+        quality: Mapping[str, np.ndarray] | None = None,
+        *,
+        seed: int,
+    ) -> None:
+        """Deal the speakers and fit.
+
+        Arguments
+        ---------
+        scores, is_target, quality : as ``fit_calibration``; (trials,) each.
+        enrol_speaker, test_speaker : (trials,) speaker of either side: text or numbers.
+        seed : of the dealing.
+
+        Raises
+        ------
+        InputError : fewer than 8 speakers; or as ``fit_calibration``, for the trials outside one fold or two.
+        """
+        speakers, codes = np.unique(np.stack([enrol_speaker, test_speaker]), return_inverse=True)
+        if speakers.size < FEWEST_SPEAKERS:
+            raise InputError(
+                f"{speakers.size} speakers: calibrating on some and judging on others needs {FEWEST_SPEAKERS} or more; "
+                "give the scores of other speakers to calibrate on"
+            )
+        scores, is_target = np.asarray(scores), np.asarray(is_target)
+        fold_of = np.random.default_rng(seed).permutation(speakers.size) % NUM_FOLDS
+        self.folds = np.sort(fold_of[codes.reshape(2, -1)].astype(np.int8), axis=0)  # (2, trials)
+        self.calibrations = {}
+        for pair in itertools.combinations_with_replacement(range(NUM_FOLDS), 2):
+            others = ~np.isin(self.folds, pair).any(axis=0)
+            chosen_quality = _chosen(quality, others)
+            self.calibrations[pair] = fit_calibration(scores[others], is_target[others], quality=chosen_quality)
+
+    def llrs(self, scores: np.ndarray, quality: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """Return the LLR of each trial, (trials,) float64.
+
+        ``scores`` and ``quality``, (trials,) each, belong to the trials of the fit, in their order: the same scores, or
+        those of another condition.
+        """
+        scores = np.asarray(scores)
+        llrs = np.empty(scores.shape)
+        for (first, second), calibration in self.calibrations.items():
+            chosen = (self.folds[0] == first) & (self.folds[1] == second)
+            llrs[chosen] = calibration.llrs(scores[chosen], _chosen(quality, chosen))
+        return llrs
+
+
+def _chosen(quality: Mapping[str, np.ndarray] | None, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the quality measures of the chosen trials."""
+    return {name: np.asarray(column)[chosen] for name, column in (quality or {}).items()}
 
 
 def _fit(features: np.ndarray, is_target: np.ndarray, prior: float, ridge: float) -> tuple[np.ndarray, float]:
     """Minimise the prior-weighted cross-entropy by Newton steps in a trust region: features (features, trials)."""
-    from scipy.optimize import minimize  # here, since using a calibration need not wait half a second for it
+    from scipy.optimize import minimize  # here: it takes half a second to import, and verify.py never fits
     from scipy.special import expit
 
     rows = np.concatenate([features, np.ones((1, is_target.size))])
@@ -208,41 +252,3 @@ def _fit(features: np.ndarray, is_target: np.ndarray, prior: float, ridge: float
         loss, np.zeros(len(rows)), jac=True, hess=curvature, method="trust-exact", options={"gtol": FIT_TOLERANCE}
     ).x
     return beta[:-1], float(beta[-1])
-
-
-def _check_overlap(fitted: np.ndarray, is_target: np.ndarray) -> None:
-    """Raise InputError when no non-target lies above a target on the fitted scale (trials,): slopes grow forever."""
-    if fitted[is_target].min() >= fitted[~is_target].max():
-        raise SeparableError(
-            f"{np.count_nonzero(is_target)} target and {np.count_nonzero(~is_target)} non-target trials are perfectly "
-            "separable, so no finite log-likelihood ratio is justified: calibrate on more, or harder, trials, "
-            "or give ridge=1e-4 for slopes held down"
-        )
-
-
-def _centre_and_scale(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation of each column, (columns, 1) each; InputError for one that is constant."""
-    for name, column in columns.items():
-        if column.min() == column.max():
-            raise InputError(f"every trial has {name} {column[0]}: nothing can be learnt from it, leave it out")
-    centre = np.array([[column.mean()] for column in columns.values()])
-    return centre, np.array([[column.std()] for column in columns.values()])
-
-
-def _quality_columns(
-    quality: Mapping[str, np.ndarray] | None, names: list[str] | None, shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    """Return the quality measures as floats, checked against the wanted ``names`` (None: any) and trials."""
-    quality = {} if quality is None else quality
-    if names is not None and set(names) != set(quality):
-        raise InputError(
-            f"the calibration was fitted with the quality measures {sorted(names)}, found {sorted(quality)}: "
-            "give the same ones"
-        )
-    columns = {name: np.asarray(column, np.float64) for name, column in quality.items()}
-    if "score" in columns:
-        raise InputError("a quality measure is called score: that is the score's own name, choose another")
-    for name, column in columns.items():
-        if column.shape != shape or not np.isfinite(column).all():
-            raise InputError(f"quality measure {name} of shape {column.shape}: expected a finite number for {shape}")
-    return columns

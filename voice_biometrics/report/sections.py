@@ -22,10 +22,11 @@ from voice_biometrics.common.markdown import (
     section,
     table,
 )
-from voice_biometrics.evaluation import evaluate, thresholds
+from voice_biometrics.evaluation import thresholds
 from voice_biometrics.evaluation.comparison import ComparedFigure, compare_systems, comparison_frame
 from voice_biometrics.evaluation.evaluate import Evaluation, Judged, score_figures
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable, measure_groups, worst_speakers, worst_trials
+from voice_biometrics.metrics import bootstrap
 from voice_biometrics.metrics.bootstrap import Interval
 from voice_biometrics.metrics.calibration import Calibration
 from voice_biometrics.metrics.error_rates import Cost
@@ -397,7 +398,7 @@ def _trial_table(worst: pd.DataFrame) -> Markdown:
 
 def _how_made(subject: Subject) -> Markdown:
     """Return the command, facts of the run, seeds, versions and checksums."""
-    seeds = f"bootstrap {evaluate.SEED}, folds {thresholds.SEED}; conditions: from each utterance's ID"
+    seeds = f"bootstrap {bootstrap.SEED}, folds {thresholds.SEED}; conditions: from each utterance's ID"
     known = {
         **subject.facts,
         "seeds": seeds,

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.metrics.bootstrap import SpeakerBootstrap
 from voice_biometrics.metrics.calibration import log_durations
+from voice_biometrics.metrics.error_rates import ErrorRates, error_rates
 
 ID_COLUMNS = ["enrol_id", "test_id"]
 
@@ -125,6 +127,16 @@ class ScoredTrials:
     def speakers(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the speakers of the enrolment and of the test side, (trials,) each."""
         return self.of_sides("spk_id")
+
+    @cached_property
+    def rates(self) -> ErrorRates:
+        """Every operating point of the scores."""
+        return error_rates(self.scores, self.is_target)
+
+    @cached_property
+    def bootstrap(self) -> SpeakerBootstrap:
+        """Draws of the speakers, for intervals of any figure of these trials; the seed is 0 for every list."""
+        return SpeakerBootstrap(self.is_target, *self.speakers())
 
     def log_durations(self) -> dict[str, np.ndarray]:
         """Return the quality measures of ``metrics.calibration.log_durations``."""

@@ -10,7 +10,6 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.evaluation.conditions import Condition, conditions_named
 
 RATE = 16000
-RANDOM = ["channel", "noise:5", "short:1"]
 ALL = ["channel", "noise", "telephone", "short"]
 VOICE = make_voice(120, 2.5, seed=0)
 
@@ -36,13 +35,13 @@ def test_names_are_those_of_the_tables():
     assert only("short:1.5").name == "short, 1.5 s"
 
 
-@pytest.mark.parametrize("text", RANDOM)
-def test_an_utterance_is_altered_alike_each_time_and_unlike_another(text):
-    condition = only(text)
-    first = condition(VOICE, RATE, "a")
-    np.testing.assert_array_equal(first, only(text)(VOICE, RATE, "a"))
-    np.testing.assert_array_equal(first, pickle.loads(pickle.dumps(condition))(VOICE, RATE, "a"))
-    assert not np.array_equal(first, condition(VOICE, RATE, "b"))
+def test_an_utterance_is_altered_alike_each_time_and_unlike_another():
+    for text in ("channel", "noise:5", "short:1"):
+        condition = only(text)
+        first = condition(VOICE, RATE, "a")
+        np.testing.assert_array_equal(first, only(text)(VOICE, RATE, "a"))
+        np.testing.assert_array_equal(first, pickle.loads(pickle.dumps(condition))(VOICE, RATE, "a"))
+        assert not np.array_equal(first, condition(VOICE, RATE, "b"))
 
 
 def test_conditions_draw_differently_for_the_same_utterance():
@@ -83,13 +82,6 @@ def test_channel_changes_timbre_and_adds_noise_to_pauses():
     assert np.ptp(tilt_db) > 8
 
 
-@pytest.mark.parametrize("text", ["telephone", "channel", "noise"])
-def test_the_length_is_kept(text):
-    for condition in conditions_named(text):
-        for size in (1, 1600, 40001):
-            assert condition(VOICE[:size], RATE, "u").shape == (min(size, VOICE.size),)
-
-
 def test_short_is_a_random_cut_and_a_shorter_utterance_stays_whole():
     ramp = np.arange(3 * RATE, dtype=np.float32)
     starts = []
@@ -102,18 +94,15 @@ def test_short_is_a_random_cut_and_a_shorter_utterance_stays_whole():
 
 
 @pytest.mark.parametrize("text", ALL)
-@pytest.mark.parametrize("size", [1, 1600])
-def test_silence_and_single_samples_give_finite_float32(text, size):
+def test_any_length_gives_finite_float32_of_the_same_length_unless_cut(text):
     for condition in conditions_named(text):
-        for samples in (np.zeros(size, np.float32), np.full(size, 0.5, np.float32)):
+        for samples in (np.zeros(1, np.float32), np.full(1600, 0.5, np.float32), VOICE):
             altered = condition(samples, RATE, "u")
             assert altered.dtype == np.float32 and np.isfinite(altered).all()
+            assert altered.shape == samples.shape or condition.longest_s < samples.size / RATE
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "rain", "channel:3", "telephone:", "noise:", "noise:loud", "noise:nan", "noise:-1e9", "short:0", "short:inf"],
-)
-def test_unknown_names_and_malformed_values_are_told_with_what_there_is(text):
-    with pytest.raises(InputError, match="channel, noise, telephone or short"):
-        conditions_named(text)
+def test_unknown_names_and_malformed_values_are_told_with_what_there_is():
+    for text in ("", "rain", "channel:3", "noise:", "noise:loud", "noise:nan", "noise:-1e9", "short:0", "short:inf"):
+        with pytest.raises(InputError, match="channel, noise, telephone or short"):
+            conditions_named(text)

@@ -1,4 +1,4 @@
-"""Groups of utterances and their error rates: known answers, bands, what cannot be measured, size."""
+"""Error rates of groups, and the worst speakers and trials: known answers, bands, groups that cannot be measured."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.trial_lists import make_trials
-from voice_biometrics.evaluation.groups import duration_bands, group_frame, group_utterances, measure_groups
+from voice_biometrics.evaluation.groups import group_utterances, measure_groups, worst_speakers, worst_trials
 from voice_biometrics.metrics.error_rates import equal_error_rate
 
 
@@ -92,8 +92,6 @@ def test_groups_that_cannot_be_measured_say_why_and_those_of_few_speakers_know_l
     assert (rows["c"].far.lower, rows["c"].far.upper) == (0.0, 1.0)  # two speakers: each usable draw holds both
     assert "few speakers" in rows["c"].remark and "few speakers" not in report.overall.remark
     assert {table.title: table.remark for table in report.tables}["dialect"] == "4 of 48 utterances without a value"
-    printed = group_frame(list(rows.values()))
-    assert printed["EER %"].tolist()[1] == "–" and printed["EER %"][2].endswith("(0.00 to 100.00)")
     within_b = rows_of(measure_groups(*corpus(dialect=["a"] * 11 + ["b"]), 1.0, num_replicates=5), "dialect")["b"]
     assert within_b.eer is None and within_b.num_target_speakers == 1
 
@@ -128,9 +126,8 @@ def test_bad_trials_are_named():
         measure_groups(scores.assign(target=scores["target"] * (scores.index > 0)), manifest, 1.0)
 
 
-@pytest.mark.parametrize(
-    "column, values, expected",
-    [
+def test_values_become_groups_in_their_order():
+    for column, values, expected in [
         ("age", ["5", "6", "12", "12.9", "13", "18", "44", "45", "60", "90"],
          ["under 6", "6-12", "6-12", "6-12", "13-17", "18-29", "30-44", "45-59", "60 and over", "60 and over"]),
         ("age", ["twenties", "teens", "twenties"], ["twenties", "teens", "twenties"]),
@@ -138,26 +135,82 @@ def test_bad_trials_are_named():
         ("snr_db", [-3.25, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10.5],
          ["-3.25 to 1"] * 3 + ["2 to 4"] * 3 + ["5 to 7"] * 3 + ["8 to 10.5"] * 3),
         ("room", ["  a", "b ", None, "", "a"], ["a", "b", None, None, "a"]),
-    ],
-)  # fmt: skip
-def test_values_become_groups(column, values, expected):
-    groups, _ = group_utterances(column, pd.Series(values))
-    assert [None if pd.isna(group) else group for group in groups] == expected
-
-
-def test_groups_come_in_the_order_of_their_numbers():
-    assert group_utterances("age", pd.Series(["70", "8", "20"]))[0].categories.tolist() == [
-        "6-12", "18-29", "60 and over",
-    ]  # fmt: skip
+    ]:  # fmt: skip
+        groups, _ = group_utterances(column, pd.Series(values))
+        assert [None if pd.isna(group) else group for group in groups] == expected, column
+    ages = group_utterances("age", pd.Series(["70", "8", "20"]))[0]
+    assert ages.categories.tolist() == ["6-12", "18-29", "60 and over"]
     assert group_utterances("device", pd.Series(["10", "9", "1"]))[0].categories.tolist() == ["1", "9", "10"]
-    assert duration_bands(np.array([3.0, 1.0])).categories.tolist() == ["under 2 s", "2-4 s"]
 
 
-@pytest.mark.parametrize("values", [
-    [f"{number:04d}" for number in range(30)],  # 0007 is a name
-    list(range(30)),  # counts the utterances
-    [f"word{number}" for number in range(21)],
-])  # fmt: skip
-def test_identifiers_make_no_groups(values):
-    groups, reason = group_utterances("number", pd.Series(values))
-    assert groups is None and f"{len(values)} different values, taken for an identifier" in reason
+def test_identifiers_make_no_groups():
+    for values in (
+        [f"{number:04d}" for number in range(30)],  # 0007 is a name
+        list(range(30)),  # counts the utterances
+        [f"word{number}" for number in range(21)],
+    ):
+        groups, reason = group_utterances("number", pd.Series(values))
+        assert groups is None and f"{len(values)} different values" in reason
+
+
+MANIFEST = pd.DataFrame(
+    {"ID": ["a1", "a2", "b1", "b2", "c1", "c2", "d1"], "spk_id": list("aabbccd"), "wav": [f"{n}.wav" for n in range(7)]}
+)
+SCORES = pd.DataFrame(
+    [
+        ("a1", "a2", 1, 0.2),  # missed by 0.3
+        ("b1", "b2", 1, 0.9),
+        ("c1", "c2", 1, 0.5),  # on the threshold: accepted
+        ("a1", "b1", 0, 0.6),  # let in by 0.1
+        ("b2", "a2", 0, 0.7),  # let in by 0.2
+        ("c1", "a1", 0, 0.9),  # let in by 0.4
+        ("c1", "b1", 0, 0.1),
+        ("c2", "b1", 0, 0.5),  # let in by 0.0
+        ("d1", "b1", 0, 0.0),
+    ],
+    columns=["enrol_id", "test_id", "target", "score"],
+)
+
+
+def test_speakers_are_ordered_by_the_mean_of_their_rates():
+    table = worst_speakers(SCORES, MANIFEST, 0.5)
+    assert table["spk_id"].tolist() == ["a", "c", "b"]  # d has no error
+    assert table["num_target"].tolist() == [1, 1, 1] and table["num_false_rejects"].tolist() == [1, 0, 0]
+    assert table["num_nontarget"].tolist() == [3, 3, 5] and table["num_false_accepts"].tolist() == [3, 2, 3]
+    np.testing.assert_allclose(table["frr"], [1.0, 0.0, 0.0])
+    np.testing.assert_allclose(table["far"], [1.0, 2 / 3, 3 / 5])
+    np.testing.assert_allclose(table["mean_error"], [1.0, 1 / 3, 0.3])
+    assert table["confused_with"].tolist() == ["b", "a", "a"]  # c: 1 of 1 with a comes before 1 of 2 with b
+    assert table["num_confused"].tolist() == [2, 1, 2] and table["num_met"].tolist() == [2, 1, 2]
+    assert worst_speakers(SCORES, MANIFEST, 0.5, count=1)["spk_id"].tolist() == ["a"]
+
+
+def test_a_rate_without_trials_is_left_out_of_the_mean_and_nobody_confused_is_none():
+    table = worst_speakers(SCORES, MANIFEST, 0.0).set_index("spk_id")
+    assert np.isnan(table.loc["d", "frr"]) and table.loc["d", "mean_error"] == table.loc["d", "far"] == 1.0
+    strict = worst_speakers(SCORES, MANIFEST, 0.95).set_index("spk_id")
+    assert list(strict.index) == ["a", "b", "c"] and strict["confused_with"].isna().all()
+    assert strict["num_confused"].tolist() == [0, 0, 0]
+
+
+def test_trials_are_ordered_by_their_distance_from_the_threshold():
+    table = worst_trials(SCORES, MANIFEST, 0.5)
+    assert table["error"].tolist() == ["false accept", "false reject"] + ["false accept"] * 3
+    assert table[["enrol_id", "test_id"]].to_numpy().tolist() == [
+        ["c1", "a1"], ["a1", "a2"], ["b2", "a2"], ["a1", "b1"], ["c2", "b1"],
+    ]  # fmt: skip
+    np.testing.assert_allclose(table["distance"], [0.4, 0.3, 0.2, 0.1, 0.0], atol=1e-12)
+    first = table.iloc[0]
+    assert (first["score"], first["enrol_wav"], first["test_wav"]) == (0.9, "4.wav", "0.wav")
+    assert (first["enrol_spk_id"], first["test_spk_id"]) == ("c", "a")
+    assert worst_trials(SCORES, MANIFEST, 0.5, count=2)["score"].tolist() == [0.9, 0.2]
+
+
+def test_a_system_without_errors_has_no_worst():
+    sound = SCORES.assign(score=SCORES["target"])
+    assert worst_speakers(sound, MANIFEST, 0.5).empty and worst_trials(sound, MANIFEST, 0.5).empty
+
+
+def test_an_utterance_that_is_not_in_the_manifest_is_named():
+    with pytest.raises(InputError, match="trial 9: enrol_id d1 is not among the 6 utterances"):
+        worst_speakers(SCORES, MANIFEST.iloc[:6], 0.5)

@@ -10,11 +10,11 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.evaluation.evaluate import llr_figures, score_figures
 from voice_biometrics.evaluation.thresholds import Thresholds
 from voice_biometrics.metrics.calibration import Calibration
-from voice_biometrics.metrics.error_rates import USUAL_COSTS
+from voice_biometrics.metrics.error_rates import USUAL_COSTS, Cost
 from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER, CustomUse, Use
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
-USES = [SMART_SPEAKER, DOOR, CustomUse(0.5, c_miss=1.0, c_fa=100.0)]
+USES = [SMART_SPEAKER, DOOR, CustomUse(Cost(0.5, c_miss=1.0, c_fa=100.0))]
 
 
 def scored_speakers(num_speakers=20, seed=0, name="clean") -> ScoredTrials:
@@ -56,7 +56,7 @@ def test_a_use_that_the_trials_cannot_support_is_refused_with_the_reason(held_ou
 
 def test_the_figures_of_other_speakers_agree_with_a_count_by_hand(thresholds):
     other = scored_speakers(seed=1)
-    figures = llr_figures(other, thresholds.llrs(other, are_held_out=False), thresholds.points, USUAL_COSTS).summary
+    figures = llr_figures(other, thresholds.llrs(other, are_held_out=False), thresholds, USUAL_COSTS).summary
     for use in thresholds.points:
         accepted = other.scores >= thresholds.score_at(use)
         found = figures["operating_points"][use]
@@ -71,7 +71,7 @@ def test_durations_as_quality_lower_the_cost_where_short_utterances_score_lower(
     better = Thresholds.from_held_out(held_out, USES, with_durations=True)
     other = scored_speakers(seed=2)
     cost = [
-        llr_figures(other, one.llrs(other, are_held_out=False), {}, USUAL_COSTS).summary["cllr"]
+        llr_figures(other, one.llrs(other, are_held_out=False), one, USUAL_COSTS).summary["cllr"]
         for one in (better, thresholds)
     ]
     assert cost[0] < 0.95 * cost[1]
