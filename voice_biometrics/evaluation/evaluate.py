@@ -124,8 +124,8 @@ def evaluate(
 def score_figures(trials: ScoredTrials, costs: Sequence[Cost], band_fars: Sequence[float] = ()) -> ScoreFigures:
     """Return the figures that need no calibration; all rates are fractions.
 
-    The summary holds that of ``ErrorRates``; ``rocch_eer`` and ``min_cllr``; ``frr_at_far``, an entry for each usual FAR
-    with ``support`` and ``remark``; ``interval`` ([lower, upper], 95 %) beside the EER, each minDCF and each FRR; and
+    The summary holds that of ``ErrorRates``; ``rocch_eer`` and ``min_cllr``; ``frr_at_far``, one per usual FAR with
+    ``support`` and ``remark``; ``interval`` ([lower, upper], 95 %) beside the EER, each minDCF and each FRR; and
     ``num_speakers``. ``frr_at`` has the intervals at ``band_fars``. Raises InputError as ``SpeakerBootstrap``.
     """
     bins = PavBins.of(trials.rates)

@@ -335,8 +335,8 @@ def worst_trials(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: float,
     Returns
     -------
     A row per trial: ``error`` ("false accept" or "false reject"), ``score``, ``distance`` from the threshold, and of
-    both sides ``enrol_id, enrol_spk_id, enrol_wav, test_id, test_spk_id, test_wav``. Trials at equal distance keep their
-    order.
+    both sides ``enrol_id, enrol_spk_id, enrol_wav, test_id, test_spk_id, test_wav``. Trials at equal distance keep
+    their order.
 
     Raises
     ------

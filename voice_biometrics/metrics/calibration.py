@@ -168,8 +168,8 @@ def fit_calibration(
 class FoldedCalibration:
     """LLRs of the trials that a calibration is fitted on, by cross-validation over speakers.
 
-    The speakers are dealt into folds. A trial of speakers in folds i and j gets its LLR from a calibration on the trials
-    among the speakers of the other folds, so neither of its speakers influenced it.
+    The speakers are dealt into folds. A trial of speakers in folds i and j gets its LLR from a calibration on trials of
+    the other folds' speakers only, so neither of its speakers influenced it.
     """
 
     def __init__(

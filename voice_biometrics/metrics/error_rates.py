@@ -160,7 +160,7 @@ def equal_error_rate(scores: np.ndarray, is_target: np.ndarray) -> tuple[float, 
 
 
 def dcf_entry(cost: Cost, value: float, threshold: float) -> dict[str, float | None]:
-    """Return a detection cost's entry in ``metrics.json``: ``value``, ``p_target``, ``c_miss``, ``c_fa``, ``threshold``."""
+    """Return an entry of ``metrics.json``: ``value``, ``p_target``, ``c_miss``, ``c_fa`` and ``threshold``."""
     return {"value": value, **cost._asdict(), "threshold": _finite_or_none(threshold)}
 
 
@@ -235,8 +235,8 @@ def _finite_or_none(threshold: float) -> float | None:
 def far_support(max_far: float, num_nontarget: int) -> str:
     """Return how well ``num_nontarget`` trials support a FAR of ``max_far`` (a fraction).
 
-    ``"supported"`` where the FAR is at least 30 errors in these trials, ``"coarse"`` where it is fewer, ``"unsupported"``
-    where it is fewer than 3. Raises InputError when ``max_far`` is outside 0 to 1.
+    ``"supported"`` where the FAR is at least 30 errors in these trials, ``"coarse"`` where it is fewer, and
+    ``"unsupported"`` where it is fewer than 3. Raises InputError when ``max_far`` is outside 0 to 1.
     """
     check_far(max_far)
     num_errors = round(max_far * num_nontarget, 6)  # 0.07 * 100 is 7.000000000000001

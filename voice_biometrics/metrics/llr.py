@@ -1,7 +1,7 @@
-"""Figures of log-likelihood ratios (LLRs): C_llr and the Bayes threshold; of their best calibration: minC_llr, hull EER.
+"""C_llr and Bayes threshold of log-likelihood ratios (LLRs), and minC_llr and EER under the best calibration (PAV).
 
-An LLR is the natural logarithm of how much likelier a score is for one speaker than for two. minC_llr and the EER on the
-convex hull of the ROC depend on the order of the scores only, so they take any scores.
+An LLR is the natural logarithm of how much likelier a score is for one speaker than for two. minC_llr and the EER on
+the convex hull of the ROC depend on the order of the scores only, so they take any scores.
 
 Source: Bruemmer and du Preez 2006, "Application-independent evaluation of speaker detection" (C_llr, minC_llr);
 Bruemmer and de Villiers 2013, "The BOSARIS toolkit" (arXiv 1304.2865; PAV and the ROC convex hull).
