@@ -194,6 +194,7 @@ def _cells(row: pd.Series, priors: Sequence[str]) -> list[str | None]:
 
 
 def _per_cent(rate: float, sign: str = "") -> str | None:
+    """Return two decimals, so that a difference of 0 by rounding is +0.00."""
     return None if np.isnan(rate) else f"{100 * rate:{sign}.2f}"
 
 
