@@ -6,6 +6,7 @@ from typing import Any
 
 from voice_biometrics.inference.audio_input import Recording
 from voice_biometrics.inference.decisions import IdentificationPoint, VerificationPoint
+from voice_biometrics.metrics.formatting import per_cent
 
 SURE_SPEECH_S = 1.5  # cut to 2, 1.5, 1 and 0.5 s, recordings of 25 held-out speakers gave EERs of 12, 15, 20, 31 %
 
@@ -133,12 +134,6 @@ def counted(number: int, noun: str) -> str:
 def warnings(doubts: Sequence[str]) -> list[str]:
     """Return a line for each doubt."""
     return [f"warning: {doubt}" for doubt in doubts]
-
-
-def per_cent(rate: float, interval: tuple[float, float] | None = None, digits: int = 2) -> str:
-    """Return a rate and its interval in per cent, ``1 % (0.44 to 2.3)``."""
-    ends = "" if interval is None else f" ({100 * interval[0]:.{digits}g} to {100 * interval[1]:.{digits}g})"
-    return f"{100 * rate:.{digits}g} %{ends}"
 
 
 def _numbers(score: float, llr: float) -> str:
