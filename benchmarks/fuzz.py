@@ -1,18 +1,17 @@
-"""Feed broken recordings and model folders to the recogniser: ``python benchmarks/fuzz.py [OPTIONS]``.
+"""Feed broken recordings and model folders to the recognizer: ``python benchmarks/fuzz.py [OPTIONS]``.
 
     python benchmarks/fuzz.py --model pretrained --owner anna1.wav anna2.wav --strangers bert1.wav carl1.wav
 
-The owner is enrolled. Three kinds of mutants:
+The owner is enrolled; then three kinds of mutants are tried:
 
-- recordings: a stranger's, as WAV, FLAC, OGG, Opus, MP3 or AIFF, is verified against the owner at the door's threshold;
-  to be refused in one line, or rejected;
-- folders: a file of the model folder is changed; to be refused in one line;
-- resummed: the same with checksums made anew, so that the parsers see it. Such a folder is whatever its maker wants, so
-  it may accept, but not crash.
+- recordings: a stranger's recording as WAV, FLAC, OGG, Opus, MP3 or AIFF is verified against the owner at the ``door``
+  threshold. Expected: refused with a message of one line, or rejected.
+- folders: one file of the model folder is changed. Expected: refused with a message of one line.
+- resummed: the same with new checksums, so that the parsers read the change. Such a folder may accept, but not crash.
 
-Any other exception, a crash, more than 60 s or 2 GiB is a failure. The work is done in processes of their own, so that
-a crash costs one mutant. Without --model, a toy model and artificial voices are taken. Prints the counts as JSON, and
-every failure with what makes it again; the exit status is 1 when there was one.
+Any other exception, a crash, more than 60 s or more than 2 GiB is a failure. The work is done in child processes, so a
+crash costs one mutant. Without --model, a toy model and synthetic voices are used. Prints the counts as JSON, and for
+each failure the number and seed that reproduce it; exit status 1 if there was one.
 """
 
 import argparse
@@ -24,15 +23,15 @@ import random
 import resource
 import select
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from fuzz_mutations import mutate
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -52,6 +51,8 @@ FORMATS = (
     ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"),
 )  # fmt: skip
 GOOD = {"recordings": {"rejected", "refused"}, "folders": {"refused"}, "resummed": {"rejected", "refused", "accepted"}}
+EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+HEADER_BYTES = 200  # where most formats describe their content
 
 
 def main(arguments: list[str]) -> int:
@@ -86,7 +87,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 
 def prepare(options: argparse.Namespace, work: Path) -> None:
-    """Write to ``work``: the model folder, a store with the owner, and the recordings that are changed."""
+    """Write the model folder, a store with the owner, and the recordings to change to ``work``."""
     if options.model:
         shutil.copytree(options.model, work / "model")
     else:
@@ -100,11 +101,11 @@ def prepare(options: argparse.Namespace, work: Path) -> None:
             to = work / "recordings" / f"{number}.{file_format}.{subtype}"
             soundfile.write(to, samples, SAMPLE_RATE, format=file_format, subtype=subtype)
             if recognizer.verify("owner", to).is_accepted:
-                sys.exit(f"{path}: accepted as it is: give recordings of speakers that are told apart")
+                sys.exit(f"{path}: accepted without a change; give recordings of speakers that the model tells apart")
 
 
 def make_toys(options: argparse.Namespace, work: Path) -> None:
-    """Make a toy model folder and artificial voices."""
+    """Make a toy model folder and synthetic voices."""
     from tests.model_folders import write_toy_model_folder
 
     write_toy_model_folder(work / "model")
@@ -116,7 +117,7 @@ def make_toys(options: argparse.Namespace, work: Path) -> None:
 
 
 def try_all(options: argparse.Namespace, work: Path) -> tuple[list[str], dict[str, dict[str, int]]]:
-    """Return the failures, and how many mutants of each kind ended how."""
+    """Return the failures, and the number of mutants by kind and outcome."""
     failures, counts = [], {}
     for kind in GOOD:
         outcomes = collections.Counter()
@@ -129,13 +130,13 @@ def try_all(options: argparse.Namespace, work: Path) -> tuple[list[str], dict[st
 
 
 def run_apart(kind: str, options: argparse.Namespace, work: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and outcome of every mutant; a process that dies or hangs is followed by another."""
+    """Yield number and outcome of every mutant; a child process that dies or hangs is replaced."""
     start, end = 0, getattr(options, kind)
     while start < end:
         stop = min(start + BATCH, end)
         command = [sys.executable, __file__, "--seed", str(options.seed), "--work", str(work)]
         command += ["--only", kind, str(start), str(stop)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:  # what is read is seen by select
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:  # unbuffered, for select
             while start < stop:
                 is_ready = select.select([process.stdout], [], [], TIMEOUT_S)[0]
                 line = process.stdout.readline() if is_ready else b""
@@ -149,7 +150,7 @@ def run_apart(kind: str, options: argparse.Namespace, work: Path) -> Iterator[tu
 
 
 def run_here(kind: str, numbers: range, seed: int, work: Path) -> None:
-    """Print the outcome of each mutant, a line each."""
+    """Print one line per mutant with its outcome."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         attempt = recordings(work, Path(scratch)) if kind == "recordings" else folders(kind, work, Path(scratch))
@@ -158,8 +159,8 @@ def run_here(kind: str, numbers: range, seed: int, work: Path) -> None:
 
 
 def outcome_of(attempt: Callable[[random.Random], bool], rng: random.Random) -> str:
-    """Return "accepted", "rejected" or "refused", or what else came of it, in one line."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:  # it is for answers: programs read them
+    """Return "accepted", "rejected", "refused" or another outcome in one line."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # standard output is for answers only
         try:
             outcome = "accepted" if attempt(rng) else "rejected"
         except InputError as error:
@@ -170,7 +171,7 @@ def outcome_of(attempt: Callable[[random.Random], bool], rng: random.Random) -> 
 
 
 def recordings(work: Path, scratch: Path) -> Callable[[random.Random], bool]:
-    """Return what verifies a changed recording, from a file or a stream."""
+    """Return a function that verifies a changed recording, as a file or a stream."""
     recognizer = Recognizer(work / "model", work / "voices.db", use=USE)
     originals = [path.read_bytes() for path in sorted((work / "recordings").iterdir())]
 
@@ -185,7 +186,7 @@ def recordings(work: Path, scratch: Path) -> Callable[[random.Random], bool]:
 
 
 def folders(kind: str, work: Path, scratch: Path) -> Callable[[random.Random], bool]:
-    """Return what loads and uses a model folder with a changed file."""
+    """Return a function that loads and uses a model folder with a changed file."""
     folder = Path(shutil.copytree(work / "model", scratch / "model"))
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     originals = {name: (folder / name).read_bytes() for name in names}
@@ -201,16 +202,70 @@ def folders(kind: str, work: Path, scratch: Path) -> Callable[[random.Random], b
             if kind == "resummed":
                 write_sums(folder)
             precision = "int8" if "int8" in name.name else "fp32"
-            return (
-                Recognizer(folder, work / "voices.db", use=USE, precision=precision)
-                .compare(recording, recording)
-                .is_accepted
-            )
+            recognizer = Recognizer(folder, work / "voices.db", use=USE, precision=precision)
+            return recognizer.compare(recording, recording).is_accepted
         finally:
             for changed in (name, Path(SUMS_NAME)):
                 (folder / changed).write_bytes(originals[changed])
 
     return attempt
+
+
+def mutate(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """Return ``content`` with one to four random changes; pieces may come from ``others``."""
+    for _ in range(rng.randint(1, 4)):
+        content = rng.choice(MUTATIONS)(content, others, rng)
+    return content
+
+
+def _place(content: bytes, rng: random.Random) -> int:
+    """Return a random offset, in the header half of the time."""
+    return rng.randrange(max(1, min(len(content), HEADER_BYTES) if rng.random() < 0.5 else len(content)))
+
+
+def _flip_bits(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 1, 3, 30)) if changed else 0):
+        changed[_place(content, rng)] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def _write_extreme(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    place, value = _place(content, rng), rng.choice(EXTREMES)
+    number = struct.pack(rng.choice("<>") + "Q", value)
+    size = rng.choice((1, 2, 4, 8))
+    piece = number[:size] if number[0] or not number[-1] else number[-size:]
+    return content[:place] + piece + content[place + size :]
+
+
+def _write_noise(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    place, size = _place(content, rng), rng.choice((1, 4, 100, 4000))
+    return content[:place] + rng.randbytes(size) + content[place + size :]
+
+
+def _cut_end(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    return content[: _place(content, rng)]
+
+
+def _cut_out(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    place = _place(content, rng)
+    return content[:place] + content[place + rng.choice((1, 2, 7, 1000)) :]
+
+
+def _repeat(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    place = _place(content, rng)
+    piece = content[place : place + rng.choice((1, 4, 64, 5000))]
+    return content[:place] + rng.choice((1, 2, 20)) * piece + content[place:]
+
+
+def _splice(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    other = rng.choice(others)
+    return content[: _place(content, rng)] + other[_place(other, rng) :]
+
+
+MUTATIONS: tuple[Callable[[bytes, Sequence[bytes], random.Random], bytes], ...] = (
+    _flip_bits, _flip_bits, _write_extreme, _write_extreme, _write_noise, _cut_end, _cut_out, _repeat, _splice,
+)  # fmt: skip
 
 
 if __name__ == "__main__":
