@@ -105,7 +105,7 @@ def rows(options: argparse.Namespace) -> list[tuple[str, str, Timed, str]]:
          f"loop over trials and SpeechBrain EER: {duration(loop.seconds)}" if loop else "loop over trials: over 60 s"),
         ("the same, AS-norm, cohort 20,000, top 300", "10 s, 2 GiB", median_run("score_list", 20_000, options),
          f"loop over trials: {duration(cohort_loop.seconds)} for 200; for all, by proportion, "
-         f"{duration(cohort_loop.seconds / 200 * num_trials)}" if cohort_loop else "loop over trials: over 60 s for 200"),
+         f"{duration(cohort_loop.seconds / 200 * num_trials)}" if cohort_loop else "loop: over 60 s for 200"),
         ("all pairs of 10,000 embeddings to EER", "30 s, 4 GiB", measure("all_pairs", 10_000, options), "-"),
         (f"{NUM_REPLICATES:,} speaker replicates, 3 M trials, 8 figures", "180 s",
          measure("bootstrap", 3_000_000, options),
