@@ -195,11 +195,11 @@ def speaker_trials(size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def metrics(size: int, seed: int, trials: Path) -> Callable:
     """EER, minDCF at two costs and C_llr of a list of scores."""
-    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.metrics.error_rates import error_rates
     from voice_biometrics.metrics.llr import cllr
 
     scores, is_target = scored_trials(size, seed)
-    return lambda: (summary(scores, is_target), cllr(scores, is_target))
+    return lambda: (error_rates(scores, is_target).summary(), cllr(scores, is_target))
 
 
 def speechbrain_metric(name: str, size: int, seed: int, trials: Path) -> Callable:
@@ -217,7 +217,7 @@ def score_list(cohort_size: int, seed: int, trials: Path) -> Callable:
     import pandas as pd
 
     from voice_biometrics.common.trial_lists import read_trials
-    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.metrics.error_rates import error_rates
     from voice_biometrics.scoring.as_norm import as_norm_scores
     from voice_biometrics.scoring.cosine import cosine_scores
 
@@ -230,7 +230,7 @@ def score_list(cohort_size: int, seed: int, trials: Path) -> Callable:
         sides = utt_ids.get_indexer(listed["enrol_id"]), utt_ids.get_indexer(listed["test_id"])
         normed = cohort_size > 0
         scores = as_norm_scores(embeddings, *sides, cohort, top_k=300) if normed else cosine_scores(embeddings, *sides)
-        summary(scores, listed["target"].to_numpy())
+        error_rates(scores, listed["target"].to_numpy()).summary()
 
     return work
 
@@ -281,19 +281,23 @@ def all_pairs(size: int, seed: int, trials: Path) -> Callable:
 
 def bootstrap(size: int, seed: int, trials: Path) -> Callable:
     """1,000 replicates over speakers: EER, two minDCFs, FAR and FRR at a threshold, FRR at three FARs."""
-    from voice_biometrics.metrics import resampling as measures
-    from voice_biometrics.metrics.bootstrap import bootstrap_intervals
+    from voice_biometrics.metrics import bootstrap as measures
 
     wanted = {"eer": measures.Eer(), "far": measures.far_at(2.0), "frr": measures.frr_at(2.0)}
     wanted |= {f"min_dcf_{prior}": measures.MinDcf(prior) for prior in (0.01, 0.05)}
     wanted |= {f"frr_at_{far}": measures.FrrAtFar(far) for far in (0.01, 0.001, 0.0001)}
-    arrays = speaker_trials(size, seed)
-    return lambda: bootstrap_intervals(*arrays, wanted, num_replicates=NUM_REPLICATES, seed=seed)
+    scores, *labels_and_speakers = speaker_trials(size, seed)
+
+    def work() -> None:
+        resampled = measures.SpeakerBootstrap(*labels_and_speakers, num_replicates=NUM_REPLICATES, seed=seed)
+        resampled.intervals(scores, wanted)
+
+    return work
 
 
 def bootstrap_by_repetition(size: int, seed: int, trials: Path) -> Callable:
     """Two replicates the plain way: repeat each trial as often as drawn, sort, compute EER and minDCF."""
-    from voice_biometrics.metrics.error_rates import summary
+    from voice_biometrics.metrics.error_rates import error_rates
 
     scores, is_target, enrol, test = speaker_trials(size, seed)
     rng = np.random.default_rng(seed)
@@ -302,7 +306,7 @@ def bootstrap_by_repetition(size: int, seed: int, trials: Path) -> Callable:
         for _ in range(2):
             drawn = rng.multinomial(NUM_SPEAKERS, np.full(NUM_SPEAKERS, 1 / NUM_SPEAKERS))
             times = np.where(is_target, drawn[enrol], drawn[enrol] * drawn[test])
-            summary(np.repeat(scores, times), np.repeat(is_target, times))
+            error_rates(np.repeat(scores, times), np.repeat(is_target, times)).summary()
 
     return work
 
@@ -363,7 +367,7 @@ def groups(size: int, seed: int, trials: Path) -> Callable:
     is_target = speaker[enrol] == speaker[test]
     scores = pd.DataFrame({"enrol_id": utt_ids[enrol], "test_id": utt_ids[test], "target": is_target.astype(np.int8)})
     scores["score"] = rng.normal(size=size) + 3.0 * is_target
-    return lambda: measure_groups(scores, manifest, threshold=1.5, num_replicates=NUM_REPLICATES, seed=seed)
+    return lambda: measure_groups(scores, manifest, threshold=1.5, num_replicates=NUM_REPLICATES)
 
 
 JOBS = {
