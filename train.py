@@ -1,22 +1,23 @@
 """Train a speaker-embedding model: ``python train.py [HPARAMS] [--key value ...]``.
 
     python train.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
-    torchrun --nproc_per_node 4 train.py hparams/ecapa_small.yaml ...           one process a GPU
+    torchrun --nproc_per_node 4 train.py hparams/ecapa_small.yaml ...           one process per GPU
 
-HPARAMS is hparams/ecapa_small.yaml unless named; --key sets any key of it:
-  --corpus NAME --data_folder PATH   demo_voices (default), speaker_folders, speechocean762, librispeech, voxceleb;
-                                     several joined: --corpus a,b --data_folder A,B
-  --valid_speakers 0.2               held-out speakers: a share or a number; 0 trains on everybody
+HPARAMS defaults to hparams/ecapa_small.yaml; --key overrides any key of it:
+  --corpus NAME --data_folder PATH   demo_voices (default), speaker_folders, speechocean762, librispeech, voxceleb,
+                                     common_voice; to join corpora: --corpus a,b --data_folder A,B
+  --valid_speakers 0.2               held-out speakers: a fraction or a number; 0 trains on all speakers
   --number_of_epochs 25 --batch_size 128 --lr 0.001 --seed 1986 --output_folder PATH --num_workers 0
 and SpeechBrain's options: --device cuda:0, --precision bf16, --ckpt_interval_steps N, --noprogressbar, ...
 
-Writes to results/<hparams>/<corpus>/<seed>: manifests/, hyperparams.yaml, env.log, train_log.txt, metrics.csv (a row
-an epoch), curves.png and save/ (the best and the last checkpoint). Stopped in any way, it goes on when started again.
+Writes to results/<hparams>/<corpus>/<seed>: manifests/, hyperparams.yaml, env.log, train_log.txt, metrics.csv (one row
+per epoch), curves.png and save/ (the best and the last checkpoint). The same command resumes an interrupted run.
 """
 
 import dataclasses
 import logging
 import math
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,105 +27,132 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 # isort: split
 import speechbrain as sb
 import torch
-from speechbrain.dataio.dataset import DynamicItemDataset
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.dataio import load_data_csv
+from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import ddp_init_group, if_main_process, run_on_main
 
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
+from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import tell_input_errors
-from voice_biometrics.common.manifest import read_record
-from voice_biometrics.experiment.hparams import Run, read_command_line
-from voice_biometrics.experiment.run_folder import only_run_in, read_epochs, record_hparams, resolve_hparams
-from voice_biometrics.models.fast_ecapa import speed_up
-from voice_biometrics.training.brain import HeldOut, SpeakerBrain
-from voice_biometrics.training.dataio import CropReader, loading_options, training_dataset
+from voice_biometrics.common.manifest import data_roots
+from voice_biometrics.experiment.hparams import as_yaml, check_arguments, merged_tree, readable_errors
+from voice_biometrics.experiment.run_folder import check_same_hparams, only_run_in, read_epochs, write_merged
+from voice_biometrics.scoring.embeddings import MIN_DURATION_S
+from voice_biometrics.training.brain import SpeakerBrain
+from voice_biometrics.training.dataio import CropReader, several_crops, train_loader_options
 from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
 from voice_biometrics.training.transfer import check_transfer, start_from
 
 
 @tell_input_errors
-def main(arguments: list[str]) -> None:
-    """Prepare the corpus, train, and say what came out."""
-    run = read_command_line(arguments, __doc__)
-    check_transfer(run.settings)
-    if run.settings["sentence_len"]:
+def main(argv: list[str]) -> None:
+    """Prepare the corpus, train, and print the results."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(check_arguments(argv, __doc__))
+    run_opts = init_processes(run_opts)
+    text = as_yaml(merged_tree(Path(hparams_file)))  # a variant with its base
+    with readable_errors(hparams_file):
+        hparams = load_hyperpyyaml(text, overrides)
+    check_transfer(hparams)
+    if hparams["sentence_len"]:
         keep_freed_memory()
-    start_processes(run)
-    with only_run_in(Path(run.settings["output_folder"])) if if_main_process() else nullcontext():
-        record = prepare_corpus(run)
-        hparams = build(run, record["num_speakers"])
-        brain, dataset = make_brain(run, hparams)
-        fit(brain, dataset, hparams)
+    folder = Path(hparams["output_folder"])
+    with only_run_in(folder) if if_main_process() else nullcontext():
+        run_on_main(check_same_hparams, args=[text, overrides, folder])
+        prepare_data(hparams)
+        run_on_main(write_merged, args=[text, folder])
+        sb.create_experiment_directory(str(folder), str(folder / "merged.yaml"), overrides)
+        train_data, valid_data, label_encoder = dataio_prep(hparams)
+        brain = make_brain(hparams, run_opts, len(label_encoder))
+        brain.fit(
+            brain.hparams.epoch_counter,
+            train_data,
+            valid_data,
+            train_loader_kwargs=train_loader_options(hparams, [row["spk_id"] for row in train_data.data.values()]),
+            valid_loader_kwargs={"batch_size": 1, "num_workers": hparams["num_workers"]},
+        )
     if if_main_process():
-        say_results(run)
+        print_results(folder, shlex.join(argv))
 
 
-def start_processes(run: Run) -> None:
-    """Join the other processes of a ``torchrun``; on CPU they talk by gloo."""
+def init_processes(run_opts: sb.utils.run_opts.RunOptions) -> sb.utils.run_opts.RunOptions:
+    """Join the other processes of a ``torchrun``, on a CPU through gloo."""
     if not torch.cuda.is_available():
-        run.run_opts = dataclasses.replace(run.run_opts, distributed_backend="gloo")
-    ddp_init_group(run.run_opts)
+        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
+    ddp_init_group(run_opts)
+    return run_opts
 
 
-def prepare_corpus(run: Run) -> dict:
-    """Write the manifests on the main process, and return their record to all."""
+def prepare_data(hparams: dict) -> None:
+    """Write the manifests and trial lists, unless ``skip_prep``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    resolve_hparams(run.text, run.overrides, Path(run.settings["output_folder"]))  # before a trained run is touched
-    settings, folder = Settings.from_hparams(run.settings), Path(run.settings["manifest_folder"])
-    run_on_main(prepare, kwargs={"settings": settings, "manifest_folder": folder})
-    return read_record(folder)
+    settings, folder = Settings.from_hparams(hparams), Path(hparams["manifest_folder"])
+    if not hparams["skip_prep"]:
+        run_on_main(prepare, kwargs={"settings": settings, "manifest_folder": folder})
 
 
-def build(run: Run, num_speakers: int) -> dict:
-    """Build the objects of the hparams and make the run folder."""
-    folder = Path(run.settings["output_folder"])
-    resolved = resolve_hparams(run.text, run.overrides, folder, run.count_classes(num_speakers))
-    run_on_main(record_hparams, args=[resolved, folder])
-    sb.create_experiment_directory(str(folder))
-    hparams = run.build(num_speakers)
-    hparams["precision"] = resolve_precision(hparams["precision"], run.run_opts.device)
-    if hparams["pretrained"]:  # also when the run goes on: its checkpoint, which then replaces it, might be broken
-        start_from(Path(hparams["pretrained"]), hparams["embedding_model"], hparams["classifier"], folder)
-    speed_up(hparams["modules"].values())
-    return hparams
+def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset | list, CategoricalEncoder]:
+    """Return training data, validation data (empty without held-out speakers) and the encoder of training speakers.
+
+    At each further speed a speaker is another class.
+    """
+    manifests, roots = Path(hparams["manifest_folder"]), data_roots(hparams["corpus"], hparams["data_folder"])
+    rows = load_data_csv(str(manifests / "train.csv"), roots)
+    rows = several_crops(rows, hparams["crop_every_s"], hparams["sentence_len"])
+    augmentation, rate = hparams["augmentation"], hparams["sample_rate"]
+    augmentation.prepare(rows.values())
+    crops = CropReader(hparams["sentence_len"], rate, hparams["seed"], augmentation, hparams["epoch_counter"])
+    speakers = sorted({row["spk_id"] for row in rows.values()})
+    label_encoder = CategoricalEncoder()
+    label_encoder.update_from_iterable((name, speed) for speed in range(len(augmentation.speeds)) for name in speakers)
+    label_encoder.expect_len(len(speakers) * len(augmentation.speeds))
+
+    @takes("id", "wav", "start", "stop", "duration", "spk_id")
+    @provides("sig", "spk_id_encoded")
+    def crop_and_label(utt_id: str, wav: str, start: str, stop: str, duration: float, spk_id: str):
+        yield crops(utt_id, wav, int(start), int(stop), duration, spk_id)  # (samples,)
+        yield label_encoder.encode_label_torch((spk_id, crops.speed_number(utt_id)))  # (1,)
+
+    @takes("wav", "start", "stop")
+    @provides("sig")
+    def whole_utterance(wav: str, start: str, stop: str) -> torch.Tensor:
+        samples = read_audio(wav, rate, int(start), int(stop))
+        return torch.from_numpy(repeat_to(samples, round(MIN_DURATION_S * rate)))  # (samples,)
+
+    train_data = DynamicItemDataset(rows)
+    add_dynamic_item([train_data], crop_and_label)
+    set_output_keys([train_data], ["id", "sig", "spk_id_encoded"])
+    if not (manifests / "valid.csv").is_file():
+        return train_data, [], label_encoder
+    valid_data = DynamicItemDataset.from_csv(str(manifests / "valid.csv"), roots)
+    add_dynamic_item([valid_data], whole_utterance)
+    set_output_keys([valid_data], ["id", "sig"])
+    return train_data, valid_data, label_encoder
 
 
-def make_brain(run: Run, hparams: dict) -> tuple[SpeakerBrain, DynamicItemDataset]:
-    """Make the training set and the Brain that is to learn it."""
-    manifests = Path(hparams["manifest_folder"])
-    replacements = Settings.from_hparams(run.settings).replacements()
-    crops = CropReader(hparams["sentence_len"], hparams["sample_rate"], hparams["seed"], hparams["augmentation"])
-    dataset = training_dataset(manifests / "train.csv", replacements, crops, hparams["crop_every_s"])
-    held_out = HeldOut.read(manifests, replacements)
-    brain = SpeakerBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run.run_opts,
-        checkpointer=hparams["checkpointer"],
-        crops=crops,
-        held_out=held_out,
-    )
-    return brain, dataset
+def make_brain(hparams: dict, run_opts: sb.utils.run_opts.RunOptions, num_classes: int) -> SpeakerBrain:
+    """Build the head and the Brain."""
+    network, head = hparams["embedding_model"], hparams["classifier"](out_neurons=num_classes)
+    hparams["modules"]["classifier"] = head
+    hparams["checkpointer"].add_recoverable("classifier", head)
+    hparams["precision"] = resolve_precision(hparams["precision"], run_opts["device"])
+    if hparams["pretrained"]:  # also in a resumed run: its checkpoint, loaded later, might be broken
+        start_from(Path(hparams["pretrained"]), network, head, Path(hparams["output_folder"]))
+    return SpeakerBrain(hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"])
 
 
-def fit(brain: SpeakerBrain, dataset: DynamicItemDataset, hparams: dict) -> None:
-    """Train all epochs that are not done yet."""
-    loading = loading_options(hparams, [row["spk_id"] for row in dataset.data.values()])
-    brain.train_sampler = loading.get("batch_sampler")  # SpeechBrain tells its own samplers the epoch, and this one
-    brain.fit(hparams["epoch_counter"], dataset, train_loader_kwargs=loading)
-
-
-def say_results(run: Run) -> None:
-    """Say the best EER, where things are, and the next command."""
-    folder = Path(run.settings["output_folder"])
+def print_results(folder: Path, arguments: str) -> None:
+    """Print the best EER, the run folder and the next command."""
     known = [row for row in read_epochs(folder) if not math.isnan(row["eer"])]
     if known:
         best = min(known, key=lambda row: row["eer"])
         print(f"Best EER on held-out speakers: {100 * best['eer']:.2f} % in epoch {best['epoch']:.0f} of {len(known)}")
     else:
         print("Trained on all speakers: the last checkpoint counts")
-    print(f"Run folder: {folder} (curves.png, metrics.csv, save/)\nNext: python eval_eer.py {run.command_line}")
+    print(f"Run folder: {folder} (curves.png, metrics.csv, save/)\nNext: python eval_eer.py {arguments}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 import torch
 from speechbrain.augment.time_domain import AddNoise, SpeedPerturb
 
+import train
 from voice_biometrics.augmentation.augment import Augmentation, masked
 from voice_biometrics.experiment.hparams import read_command_line
-from voice_biometrics.training.dataio import CropReader, training_dataset
 from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
 
 NUM_CROPS = 128
@@ -37,13 +37,14 @@ ALONE = {"room": {"room": 1}, "noise": {"noise": 1}, "channel": {"channel": 1}, 
 def main(manifest: Path, data_folder: str, num_rounds: int) -> None:
     """Time all jobs in turn and print a table."""
     keep_freed_memory()
-    hparams = read_command_line(["hparams/ablations/augmentation/augment_all.yaml"], __doc__).build(100)
+    hparams = read_command_line(["hparams/ablations/augmentation/augment_all.yaml"], __doc__).build()
+    hparams |= {"manifest_folder": str(manifest.parent), "data_folder": data_folder}
     settings = {"reading alone": {}, "speeds": {"speeds": SPEEDS}} | ALONE
     jobs = {
-        name: reading(manifest, data_folder, hparams, Augmentation(hparams["sample_rate"], 1, **chosen))
+        name: reading(hparams | {"augmentation": Augmentation(hparams["sample_rate"], 1, **chosen)})
         for name, chosen in settings.items()
     }
-    jobs["all, in their shares"] = reading(manifest, data_folder, hparams, hparams["augmentation"])
+    jobs["all, in their shares"] = reading(hparams)
     waves = jobs["reading alone"](0)
     jobs |= on_a_batch(hparams, waves)
     least = dict.fromkeys(jobs, float("inf"))
@@ -55,16 +56,15 @@ def main(manifest: Path, data_folder: str, num_rounds: int) -> None:
     say(least)
 
 
-def reading(manifest: Path, data_folder: str, hparams: dict, augmentation: Augmentation) -> Callable:
+def reading(hparams: dict) -> Callable:
     """Return a job that reads and augments the crops (utterances, samples) of an epoch."""
-    crops = CropReader(3.0, hparams["sample_rate"], 1, augmentation)
     started = time.perf_counter()
-    dataset = training_dataset(manifest, {"data_root": data_folder}, crops)
+    dataset = train.dataio_prep(hparams)[0]
     print(f"prepared in {time.perf_counter() - started:.1f} s")
     rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:NUM_CROPS].tolist()
 
     def read(epoch: int) -> torch.Tensor:
-        crops.epoch = epoch
+        hparams["epoch_counter"].current = epoch
         return torch.stack([dataset[row]["sig"] for row in rows])
 
     return read
@@ -76,13 +76,14 @@ def on_a_batch(hparams: dict, waves: torch.Tensor) -> dict[str, Callable]:
     speakers = torch.arange(len(waves))[:, None] % 100
     bf16 = resolve_precision("auto", "cpu") == "bf16"
     features = hparams["mean_var_norm"](hparams["compute_features"](waves), lengths)
+    head = hparams["classifier"](out_neurons=100)
     perturb, add_noise = SpeedPerturb(hparams["sample_rate"], [90]), AddNoise()
 
     def step(epoch: int) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             features = hparams["mean_var_norm"](hparams["compute_features"](waves), lengths)
             embeddings = hparams["embedding_model"](features, lengths)
-        hparams["compute_cost"](hparams["classifier"](embeddings.float()), speakers).backward()
+        hparams["compute_cost"](head(embeddings.float()), speakers).backward()
 
     return {
         "masking": lambda epoch: masked(features.clone(), hparams["feature_masks"], str(epoch)),

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -40,9 +40,10 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 import train
-from data_prep.settings import Settings
+from voice_biometrics.common.manifest import data_roots
+from voice_biometrics.evaluation.trained_run import with_speechbrain_class
 from voice_biometrics.experiment.hparams import Run, read_command_line
-from voice_biometrics.training.dataio import loading_options
+from voice_biometrics.training.dataio import train_loader_options
 from voice_biometrics.training.optimisation import keep_freed_memory
 
 JOBS = {
@@ -102,39 +103,39 @@ class Measured:
 def our_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
     """Return what train.py trains with, its data and its hparams."""
     keep_freed_memory()
-    hparams = train.build(run, train.prepare_corpus(run)["num_speakers"])
-    brain, dataset = train.make_brain(run, hparams)
-    return brain, dataset, hparams
+    hparams = run.build()
+    train.prepare_data(hparams)
+    dataset, _, label_encoder = train.dataio_prep(hparams)
+    return train.make_brain(hparams, run.run_opts, len(label_encoder)), dataset, hparams
 
 
 def plain_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
     """Return a plain SpeechBrain loop, its data and its hparams."""
-    hparams = run.build(train.prepare_corpus(run)["num_speakers"])
-    dataset = plain_dataset(run, hparams)
-    return (
-        PlainBrain(hparams["modules"], hparams["opt_class"], {"compute_cost": hparams["compute_cost"]}),
-        dataset,
-        hparams,
-    )
+    hparams = replace(run, text=with_speechbrain_class(run.text)).build()
+    train.prepare_data(hparams)
+    dataset, num_speakers = plain_dataset(hparams)
+    modules = hparams["modules"] | {"classifier": hparams["classifier"](out_neurons=num_speakers)}
+    return PlainBrain(modules, hparams["opt_class"], {"compute_cost": hparams["compute_cost"]}), dataset, hparams
 
 
-def plain_dataset(run: Run, hparams: dict) -> DynamicItemDataset:
-    """Return the training part as SpeechBrain's recipe reads it."""
+def plain_dataset(hparams: dict) -> tuple[DynamicItemDataset, int]:
+    """Return the training part as SpeechBrain's recipe reads it, and the number of speakers."""
     manifest = Path(hparams["manifest_folder"]) / "train.csv"
-    dataset = DynamicItemDataset.from_csv(str(manifest), Settings.from_hparams(run.settings).replacements())
+    dataset = DynamicItemDataset.from_csv(str(manifest), data_roots(hparams["corpus"], hparams["data_folder"]))
     reader, encoder = PlainReader(hparams["sentence_len"], hparams["sample_rate"]), CategoricalEncoder()
     dataset.add_dynamic_item(reader, takes=["wav", "start", "stop"], provides="sig")
     dataset.add_dynamic_item(encoder.encode_label_torch, takes="spk_id", provides="spk_id_encoded")
     encoder.update_from_didataset(dataset, output_key="spk_id")
     dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
-    return dataset
+    return dataset, len(encoder)
 
 
 def time_steps(brain: sb.Brain, dataset: DynamicItemDataset, hparams: dict, num_steps: int) -> Measured:
     """Train one step, then time ``num_steps`` more, from the reading of the audio to the new weights."""
-    loading = loading_options(hparams, [row["spk_id"] for row in dataset.data.values()])
+    loading = train_loader_options(hparams, [row["spk_id"] for row in dataset.data.values()])
     batches = itertools.chain.from_iterable(itertools.repeat(brain.make_dataloader(dataset, sb.Stage.TRAIN, **loading)))
     brain.on_fit_start()
+    hparams["epoch_counter"].current = 1
     brain.on_stage_start(sb.Stage.TRAIN, 1)
     brain.modules.train()
     weights = next(brain.modules["embedding_model"].parameters())

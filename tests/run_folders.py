@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
+from hyperpyyaml import resolve_references
 
 from data_prep.prepare import prepare, read_record
 from data_prep.settings import Settings
 from voice_biometrics.experiment.hparams import read_command_line
-from voice_biometrics.experiment.run_folder import record_hparams, resolve_hparams
 
 TINY = "tests/hparams/tiny.yaml"
 
@@ -17,9 +17,10 @@ def write_run_folder(folder: Path, corpus: Path, *more: str, num_held_out: int =
     own = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder)]
     run = read_command_line([TINY, *own, "--valid_speakers", str(num_held_out), *more], "")
     prepare(Settings.from_hparams(run.settings), folder / "manifests")
-    num_speakers = read_record(folder / "manifests")["num_speakers"]
-    record_hparams(resolve_hparams(run.text, run.overrides, folder, num_speakers), folder)
-    hparams = run.build(num_speakers)
+    (folder / "hyperparams.yaml").write_text(resolve_references(run.text, run.overrides).read())
+    hparams = run.build()
+    head = hparams["classifier"](out_neurons=read_record(folder / "manifests")["num_speakers"])
+    hparams["checkpointer"].add_recoverable("classifier", head)
     _look_trained(hparams["embedding_model"])
     eer = {"EER": 0.1} if num_held_out else {}
     hparams["checkpointer"].save_checkpoint(meta={"epoch": epoch, **eer})

@@ -52,7 +52,6 @@ def test_each_variant_trains_otherwise_than_the_base_and_evaluates(corpus, tmp_p
     num_classes = 12 if variant in ("augment_speed", "augment_all") else 4  # speakers, at three speeds or one
     head = next((tmp_path / "run" / "save").glob("CKPT*/classifier.ckpt"))
     assert torch.load(head)["weight"].shape == (num_classes, 16)
-    assert f"num_speakers: {num_classes}\n" in (tmp_path / "run" / "hyperparams.yaml").read_text()
     eval_eer.main(given)
     assert (tmp_path / "run" / "eval" / "valid" / "metrics.json").is_file()
 
@@ -64,7 +63,7 @@ def test_an_augmented_run_that_was_stopped_within_an_epoch_goes_on_exactly(corpu
     check = SpeakerBrain.check_loss_isfinite
 
     def stop(brain, loss):
-        if brain.crops.epoch == 2 and brain.step == 2:
+        if brain.epoch == 2 and brain.step == 2:
             raise KeyboardInterrupt
         check(brain, loss)
 

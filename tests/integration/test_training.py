@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hyperpyyaml import load_hyperpyyaml
 
 import eval_eer
 import train
 from tests.conftest import write_speakers
+from voice_biometrics.evaluation.trained_run import TrainedRun
 
 TINY = "tests/hparams/tiny.yaml"
 
@@ -129,12 +131,10 @@ def test_other_arguments_in_the_same_folder_are_refused_by_name(run, corpus, cap
     assert (run / "manifests" / "train.csv").read_bytes() == manifest
 
 
-def test_held_out_speakers_are_the_trials_of_a_corpus_without_a_test_part(corpus, tmp_path, capsys):
+def test_held_out_speakers_are_the_trials_of_a_corpus_without_a_test_part(corpus, tmp_path):
     given = arguments(corpus / "train", tmp_path)
     train.main([*given, "--number_of_epochs", "1"])
-    capsys.readouterr()
     eval_eer.main([*given, "--number_of_epochs", "1"])
-    assert "chose the checkpoint" in capsys.readouterr().out
     assert json.loads((tmp_path / "eval" / "valid" / "metrics.json").read_text())["chose_checkpoint"] is True
 
 
@@ -146,6 +146,29 @@ def test_everybody_is_trained_on_with_zero_valid_speakers_and_the_last_checkpoin
     eval_eer.main(given)
     metrics = json.loads((tmp_path / "eval" / "test" / "metrics.json").read_text())
     assert metrics["checkpoint"].endswith("of epoch 2")
+
+
+def test_a_run_folder_is_loaded_by_speechbrain_alone_and_the_brain_evaluates_without_training(run, corpus):
+    hparams = load_hyperpyyaml((run / "hyperparams.yaml").read_text())
+    assert {"embedding_model", "classifier", "checkpointer"} <= hparams.keys()
+    assert load_hyperpyyaml((run / "merged.yaml").read_text())["n_mels"] == hparams["n_mels"]
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    _, valid_data, label_encoder = train.dataio_prep(hparams)
+    brain = train.make_brain(hparams, {"device": "cpu"}, len(label_encoder))
+    brain.evaluate(valid_data, min_key="EER", test_loader_kwargs={"batch_size": 1})
+    assert brain.error_metrics.summarize() == pd.read_csv(run / "metrics.csv")["eer"].min()
+    changed = {path.name for path in run.rglob("*") if path.stat().st_mtime_ns != before.get(path)}
+    assert changed <= {"train_log.txt", "log.txt"}
+
+
+def test_global_normalisation_is_kept_with_the_model_and_resumes(corpus, tmp_path):
+    given = arguments(corpus, tmp_path, "--mean_var_norm", "{norm_type: global}")
+    train.main(given)
+    train.main([*given, "--noprogressbar"])
+    modules = TrainedRun(tmp_path).modules
+    assert modules["mean_var_norm"].count > 0
+    eval_eer.main(given)
+    assert pd.read_csv(tmp_path / "metrics.csv")["eer"].notna().all()
 
 
 def test_the_same_seed_gives_the_same_curve_and_another_seed_another(corpus, tmp_path):

@@ -35,14 +35,13 @@ TRAINING_CODE = (
     "voice_biometrics/common/audio.py",
 )  # fmt: skip
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr")
-SEED_OR_SPEAKERS = re.compile(r"\b(seed|out_neurons): \d+")
+SEED = re.compile(r"\bseed: \d+")
 SHOWN_LENGTH = 40  # characters; longer values are not printed
 
 
-def fingerprint_of(run: Run, num_speakers: int, manifests: Path) -> dict[str, str]:
-    """Return the fingerprint of ``run`` with the present code, on ``manifests`` of ``num_speakers`` speakers."""
-    overrides = f"{run.overrides}\nnum_speakers: {run.count_classes(num_speakers)}".strip()
-    resolved = resolve_references(run.text, overrides).read()
+def fingerprint_of(run: Run, manifests: Path) -> dict[str, str]:
+    """Return the fingerprint of ``run`` with the present code, on ``manifests``."""
+    resolved = resolve_references(run.text, run.overrides).read()
     resolved = resolved.replace(run.settings["output_folder"], "<run folder>")  # a study may be moved
     ignored = keys_that_affect("free", "scoring")
     config = {key: value for key, value in values_of(resolved).items() if key not in ignored}
@@ -81,7 +80,7 @@ def recipe_of(fingerprint: dict[str, str]) -> str:
     ignored = keys_that_affect("data") | {"seed", "__set_seed", VERSION}
     names = [name for name in fingerprint if name not in ignored and not name.startswith(("data: ", "code: "))]
     lines = [f"{name}: {fingerprint[name]}" for name in sorted(names)]
-    return digest(SEED_OR_SPEAKERS.sub(r"\1: any", "\n".join(lines)).encode())
+    return digest(SEED.sub("seed: any", "\n".join(lines)).encode())
 
 
 def manifest_digests(folder: Path) -> dict[str, str]:

@@ -167,7 +167,7 @@ def _plan_run(
     variant: str, seed: int, run: Run, manifests: Path, num_speakers: int, evaluated_from: dict[str, str]
 ) -> PlannedRun:
     """Return one run, with the action that it needs."""
-    fingerprint = fingerprint_of(run, num_speakers, manifests)
+    fingerprint = fingerprint_of(run, manifests)
     scoring = {key: str(run.settings[key]) for key in sorted(keys_that_affect("scoring"))}
     planned = PlannedRun(
         variant=variant,

@@ -6,7 +6,7 @@ have. The ranges are wider than the evaluation's conditions, and microphones and
 Time and frequency masking of training features, by SpeechBrain's modules, with a randomness that can be repeated.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from voice_biometrics.augmentation.rooms_and_noises import (
     RecordedNoise,
     RecordedRooms,
     SimulatedRooms,
-    Voice,
 )
 from voice_biometrics.common.errors import InputError
 
@@ -100,16 +99,16 @@ class Augmentation:
         self.rooms: list[SimulatedRooms | RecordedRooms] = []
         self.noises: list[ColouredNoise | Babble | RecordedNoise] = []
 
-    def prepare(self, voices: Iterable[Voice]) -> None:
-        """Make the rooms and noises that are needed; ``voices`` are the training utterances, for babble.
+    def prepare(self, rows: Iterable[Mapping]) -> None:
+        """Simulate or list the rooms and noises that are needed; ``rows`` of the training manifest give the babble.
 
-        To be called once, before loading processes are started, which then share the memory.
+        Call it once, before loading processes are started: they share the memory.
         """
         if self.shares["room"]:
             self.rooms = [SimulatedRooms(self.sample_rate, self.seed)]
             self.rooms += [RecordedRooms(self.rir_folder, self.sample_rate)] if self.rir_folder else []
         if self.shares["noise"]:
-            babble = Babble(list(voices), self.sample_rate, self.seed)
+            babble = Babble(list(rows), self.sample_rate, self.seed)
             self.noises = [ColouredNoise(self.sample_rate, self.seed), babble]
             self.noises += [RecordedNoise(self.noise_folder, self.sample_rate)] if self.noise_folder else []
 

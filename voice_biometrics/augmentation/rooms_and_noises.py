@@ -4,10 +4,9 @@ What is made follows from the seed. Rooms and voices are kept in memory, since d
 training step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -32,16 +31,6 @@ NOISE_SLOPE = (-0.5, 2.5)  # the evaluation's colours are 0 to 2
 
 NUM_VOICES, VOICE_S = 200, 4.0
 VOICES_TOGETHER = (3, 8)
-
-
-class Voice(NamedTuple):
-    """A training utterance that may become part of a babble."""
-
-    spk_id: str
-    wav: str
-    start: int  # samples of the file
-    stop: int
-    duration_s: float
 
 
 class SimulatedRooms:
@@ -126,14 +115,14 @@ class ColouredNoise:
 
 
 class Babble:
-    """Several training speakers who talk at once, never the one whom they disturb."""
+    """Several training speakers talking at once, never the speaker of the crop. ``rows`` are of the manifest."""
 
-    def __init__(self, voices: Sequence[Voice], sample_rate: int, seed: int) -> None:
+    def __init__(self, rows: Sequence[Mapping], sample_rate: int, seed: int) -> None:
         rng = generator_for(f"voices/{seed}")
-        chosen = rng.choice(len(voices), min(NUM_VOICES, len(voices)), replace=False)
+        chosen = rng.choice(len(rows), min(NUM_VOICES, len(rows)), replace=False)
         bar = tqdm(chosen, desc="voices for babble", unit="utt", dynamic_ncols=True)
-        self.sounds = [_read_voice(voices[number], sample_rate) for number in bar]
-        self.speakers = np.array([voices[number].spk_id for number in chosen])
+        self.sounds = [_read_voice(rows[number], sample_rate) for number in bar]
+        self.speakers = np.array([rows[number]["spk_id"] for number in chosen])
 
     def draw(self, num_samples: int, rng: np.random.Generator, spk_id: str) -> np.ndarray:
         """Return babble (samples,); silence when nobody but ``spk_id`` is there."""
@@ -144,10 +133,11 @@ class Babble:
         return babble
 
 
-def _read_voice(voice: Voice, sample_rate: int) -> np.ndarray:
-    """Return the beginning of an utterance, of mean power 1."""
-    length = round((voice.stop - voice.start) * min(1.0, VOICE_S / voice.duration_s))
-    samples = read_audio(voice.wav, sample_rate, voice.start, voice.start + length)
+def _read_voice(row: Mapping, sample_rate: int) -> np.ndarray:
+    """Return the beginning of an utterance with a mean power of 1."""
+    start, stop = int(row["start"]), int(row["stop"])
+    length = round((stop - start) * min(1.0, VOICE_S / row["duration"]))
+    samples = read_audio(row["wav"], sample_rate, start, start + length)
     return samples / max(np.sqrt(np.mean(samples**2)), 1e-6)
 
 

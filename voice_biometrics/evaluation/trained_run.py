@@ -4,7 +4,6 @@ The ``hyperparams.yaml`` of a run builds objects, so a run folder is a program: 
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,13 @@ from voice_biometrics.common.trial_lists import make_trials, read_trials, resolv
 from voice_biometrics.evaluation.conditions import CLEAN, Condition
 from voice_biometrics.evaluation.thresholds import Thresholds
 from voice_biometrics.experiment.checkpoints import WholeCheckpointer
-from voice_biometrics.experiment.hparams import keys_that_affect, merged_tree, plain_settings, read_command_line
+from voice_biometrics.experiment.hparams import (
+    as_yaml,
+    keys_that_affect,
+    merged_tree,
+    plain_settings,
+    read_command_line,
+)
 from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, MIN_DURATION_S, embed_manifest
 from voice_biometrics.scoring.enrolment import draw_enrolment, read_enrolment
 from voice_biometrics.scoring.scored_trials import ScoredTrials
@@ -95,15 +100,17 @@ class TrainedRun:
                 f"{folder}: expected a run folder with hyperparams.yaml and save/; train first: python train.py"
             )
         self.folder = folder
-        self.hparams = merged_tree(hparams_file)
-        self.settings = plain_settings(self.hparams, "")
+        text = with_speechbrain_class(as_yaml(merged_tree(hparams_file)))
+        self.hparams = YAML().load(text)
+        self.settings = plain_settings(text)
         if data_folder is not None:
             self.settings["data_folder"] = data_folder
         self.nodes = CommentedMap({name: self.hparams[name] for name in FRONT_TO_EMBEDDING})
         self.modules = torch.nn.ModuleDict(load_hyperpyyaml(as_yaml(self.nodes))).eval()
         self.device = infer_device()
-        saved = {WEIGHTS} | {path.stem for path in folder.glob("save/CKPT*/*.ckpt")}  # a normaliser may be among them
-        recoverables = {name: module for name, module in self.modules.items() if name in saved}
+        recoverables = {WEIGHTS: self.modules[WEIGHTS]}
+        if any(folder.glob("save/CKPT*/normalizer.ckpt")):  # older runs have none
+            recoverables["normalizer"] = self.modules["mean_var_norm"]
         checkpointer = WholeCheckpointer(folder / "save", recoverables=recoverables)
         self.checkpoint = checkpointer.load_newest() if newest else checkpointer.load_best()
         self.held_out_chose_it = not newest and "EER" in self.checkpoint.meta
@@ -124,7 +131,7 @@ class TrainedRun:
         run.settings |= {key: value for key, value in asked.settings.items() if key in may_change}
         run.device = asked.run_opts.device or run.device
         if not folder:
-            resolved = resolve_references(asked.text, f"{asked.overrides}\nnum_speakers: 1".strip()).read()
+            resolved = with_speechbrain_class(resolve_references(asked.text, asked.overrides).read())
             run.check_same_modules(YAML().load(resolved), "the arguments of its training, or the run folder alone")
         return run
 
@@ -313,12 +320,11 @@ class TrainedRun:
         thresholds.write(self.folder / name, origin)
 
 
-def as_yaml(tree: CommentedMap) -> str:
-    """Return a YAML tree as text."""
-    stream, yaml = io.StringIO(), YAML()
-    yaml.width = 10_000
-    yaml.dump(tree, stream)
-    return stream.getvalue()
+def with_speechbrain_class(text: str) -> str:
+    """Return hparams that name SpeechBrain's ECAPA_TDNN for FastECAPA: equal weights, and exports load without us."""
+    return text.replace(
+        "voice_biometrics.models.fast_ecapa.FastECAPA", "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
+    )
 
 
 def plain_node(node: Any) -> Any:

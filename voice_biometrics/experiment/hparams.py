@@ -1,31 +1,34 @@
-"""A hparams file, or a variant of one, plus command-line overrides.
+"""Hparams files: variants over a base, command-line overrides, and the table of keys.
 
-A variant is a YAML file with ``base: <other file>`` and the keys that differ. Mappings are merged key by key, except
-that a node with another tag (``!new:...``) replaces the base's node whole; a variant's ``name`` is its file's name.
-
-Loading builds objects, so a hparams file is a program: never load one that you do not trust.
+A variant is a YAML file with ``base: <other file>`` and the keys that differ (``merged_tree``). It is merged before
+``load_hyperpyyaml`` sees it, so everything else is HyperPyYAML. Loading a file builds the objects that it names: load
+only files that you trust.
 """
 
+import contextlib
 import difflib
 import io
+import json
 import re
+import shlex
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import speechbrain
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from speechbrain.utils.run_opts import RunOptions
 
-from voice_biometrics.augmentation.augment import check_speeds
 from voice_biometrics.common.errors import InputError
 
 DEFAULT_FILE = "hparams/ecapa_small.yaml"
-PLACEHOLDER = "!PLACEHOLDER"
-RECORD = "hyperparams.yaml"
+RECORD = "hyperparams.yaml"  # of a run folder; that of an older run has older names
 REFERENCE = re.compile(r"<([\w.]+)")
 
 # Every hparams key and what it affects: "data" (the manifests: training and held-out speakers), "model" (the trained
@@ -34,22 +37,28 @@ REFERENCE = re.compile(r"<([\w.]+)")
 KEYS = {
     **dict.fromkeys(
         ("corpus", "trial_list", "valid_speakers", "test_speakers", "max_trials", "valid_corpus", "train_speakers",
-         "split_seed", "check_audio", "crop_every_s", "num_speakers"), "data"),
+         "split_seed", "check_audio", "crop_every_s"), "data"),
     **dict.fromkeys(
         ("seed", "__set_seed", "sentence_len", "batch_size", "utterances_per_speaker", "speeds", "augment_room",
          "augment_noise", "augment_channel", "augment_telephone", "noise_folder", "rir_folder", "augmentation",
          "feature_masks", "sample_rate", "n_mels", "compute_features", "mean_var_norm", "embedding_dim",
-         "embedding_model", "classifier", "modules", "margin_rad", "loss_scale", "compute_cost", "embedding_cost",
+         "embedding_model", "classifier", "modules", "margin_rad", "loss_scale", "compute_cost", "embedding_costs",
          "pretrained", "frozen_epochs", "number_of_epochs", "lr", "opt_class", "lr_annealing", "average_epochs",
          "epoch_counter", "precision", "find_unused_parameters"), "model"),
     **dict.fromkeys(
         ("segment_s", "subtract_mean", "as_norm_top", "as_norm_cohort", "calibrate_with_durations", "p_targets"),
         "scoring"),
     **dict.fromkeys(
-        ("name", "output_folder", "manifest_folder", "save_folder", "data_folder", "num_workers", "tensorboard",
-         "ckpt_interval_minutes", "checkpointer", "train_logger"), "free"),
+        ("name", "output_folder", "manifest_folder", "save_folder", "data_folder", "skip_prep", "num_workers",
+         "dataloader_options", "tensorboard", "ckpt_interval_minutes", "checkpointer", "train_logger", "error_stats"),
+        "free"),  # of dataloader_options, batch_size is a key itself
 }  # fmt: skip
-RENAMED = {"num_features": "n_mels", "crop_duration_s": "sentence_len", "lr_scheduler": "lr_annealing"}
+RENAMED = {
+    "num_features": "n_mels",
+    "crop_duration_s": "sentence_len",
+    "lr_scheduler": "lr_annealing",
+    "embedding_cost": "embedding_costs",
+}
 
 
 def keys_that_affect(*kinds: str) -> set[str]:
@@ -59,52 +68,109 @@ def keys_that_affect(*kinds: str) -> set[str]:
 
 @dataclass
 class Run:
-    """What the command line asks for."""
+    """The command line of ``train.py``, parsed; no object is built."""
 
     hparams_file: Path
-    text: str  # the hparams, its bases merged in
+    text: str  # the hparams, bases merged
     overrides: str  # YAML lines
-    run_opts: Any  # SpeechBrain's: device, precision, ...
-    settings: dict[str, Any]  # the keys whose values are plain, overrides included; nothing is built for them
+    run_opts: RunOptions  # SpeechBrain's: device, precision, ...
     arguments: list[str]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The keys with plain values."""
+        return plain_settings(self.text, self.overrides)
 
     @property
     def command_line(self) -> str:
-        """The arguments as they would be typed."""
-        return " ".join(f'"{item}"' if " " in item else item for item in self.arguments)
+        """The arguments as typed in a shell."""
+        return shlex.join(self.arguments)
 
-    def count_classes(self, num_speakers: int) -> int:
-        """Return how many speakers the head has: those of the manifest, at each speed one of its own."""
-        return num_speakers * len(check_speeds(self.settings["speeds"]))
-
-    def build(self, num_speakers: int) -> dict[str, Any]:
-        """Build all objects for a manifest of ``num_speakers``; InputError when one of them refuses its arguments."""
-        overrides = f"{self.overrides}\nnum_speakers: {self.count_classes(num_speakers)}".strip()
-        try:
-            return load_hyperpyyaml(self.text, overrides)
-        except (TypeError, ValueError, KeyError, ImportError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{self.hparams_file}: could not be built: {error}") from error
+    def build(self) -> dict[str, Any]:
+        """Build all objects of the hparams."""
+        with readable_errors(self.hparams_file):
+            return load_hyperpyyaml(self.text, self.overrides)
 
 
 def read_command_line(arguments: list[str], usage: str) -> Run:
-    """Read ``[HPARAMS] [--key value ...]``, HPARAMS being ``hparams/ecapa_small.yaml`` when none is given.
+    """Parse ``[HPARAMS] [--key value ...]``; see ``check_arguments`` for what is refused."""
+    checked = check_arguments(arguments, usage)
+    hparams_file, run_opts, overrides = speechbrain.parse_arguments(checked)
+    text = as_yaml(merged_tree(Path(hparams_file)))
+    given = arguments if arguments[:1] == [hparams_file] else [hparams_file, *arguments]
+    return Run(Path(hparams_file), text, overrides, run_opts, given)
 
-    ``--help`` prints ``usage`` and ends. Raises InputError for a missing or malformed file, a key that the file does
-    not have, and a key that is given twice.
+
+@contextlib.contextmanager
+def readable_errors(hparams_file: str | Path) -> Iterator[None]:
+    """Turn the errors of ``load_hyperpyyaml``, such as an argument that a class does not have, into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError, KeyError, ImportError, AttributeError, OSError) as error:
+        raise InputError(f"{hparams_file}: could not be built: {error}") from error
+
+
+def check_arguments(arguments: list[str], usage: str) -> list[str]:
+    """Return command-line arguments in the form that ``sb.parse_arguments`` reads without loss.
+
+    The hparams file defaults to ``hparams/ecapa_small.yaml``. Text is quoted for YAML, and flags may have a value
+    (``--noprogressbar True``). ``--help`` prints ``usage`` and exits. Raises InputError for a missing or malformed
+    file, an unknown or repeated key, and a word that belongs to no key.
     """
     if {"-h", "--help"} & set(arguments):
         print(usage.strip())
         sys.exit(0)
     if not arguments or arguments[0].startswith("--"):
         arguments = [DEFAULT_FILE, *arguments]
-    hparams_file = Path(arguments[0])
-    tree = merged_tree(hparams_file)
-    _check_keys(arguments[1:], tree, hparams_file)
-    _, run_opts, overrides = speechbrain.parse_arguments(arguments)
-    text = _dump(tree)
-    return Run(hparams_file, text, overrides, run_opts, plain_settings(tree, overrides), arguments)
+    tree, options = merged_tree(Path(arguments[0])), RunOptions().as_dict()
+    given: dict[str, list[str]] = {}
+    for word in arguments[1:]:
+        if word.startswith("--"):
+            key, _, value = word[2:].partition("=")
+            _check_key(key, [*tree, *options], given, arguments[0])
+            given[key] = [value] if value else []
+        elif given:
+            given[key].append(word)
+        else:
+            raise InputError(f"{word}: expected --key value after {arguments[0]}")
+    found = [_as_speechbrain_reads(key, words, tree.get(key), options) for key, words in given.items()]
+    return [arguments[0], *sum(found, [])]
+
+
+def _check_key(key: str, known: list[str], given: Iterable[str], hparams_file: str) -> None:
+    _refuse_old_name(f"--{key}", key)
+    if key not in known:
+        raise InputError(f"--{key}{_did_you_mean(key, known)}: not a key of {hparams_file}")
+    if key in given:
+        raise InputError(f"--{key}: given twice; leave one out")
+
+
+def _as_speechbrain_reads(key: str, words: list[str], node: Any, options: dict[str, Any]) -> list[str]:
+    """Return one option of the command line with its value; ``node`` is the value in the file."""
+    is_flag = options.get(key) is False
+    if is_flag or isinstance(node, bool):
+        value = words[0].lower() if words else "true"
+        if value not in ("true", "false") or len(words) > 1:
+            raise InputError(f"--{key} {words[-1]}: expected True or False, or no value")
+        if is_flag:
+            return [f"--{key}"] * (value == "true")
+        return [f"--{key}", value]
+    if not words:
+        raise InputError(f"--{key}: expected a value")
+    is_yaml = words[0].startswith(("[", "{", "!")) or key.endswith("module_keys")
+    if len(words) > 1 and not is_yaml:
+        raise InputError(f"{words[1]}: belongs to no key; expected one value for --{key} (text with spaces in quotes)")
+    if is_yaml or key in options or not _is_text(node):
+        return [f"--{key}", *words]
+    return [f"--{key}", json.dumps(words[0], ensure_ascii=False).replace("=", r"\u003d")]  # SpeechBrain splits at "="
+
+
+def _is_text(node: Any) -> bool:
+    """Text, or text that contains references."""
+    value = getattr(node, "value", None)
+    return isinstance(node, str) or (isinstance(value, str) and not re.fullmatch(r"<[^<>]+>", value))
 
 
 def hparams_files(root: Path = Path()) -> list[Path]:
@@ -113,45 +179,42 @@ def hparams_files(root: Path = Path()) -> list[Path]:
 
 
 def merged_tree(hparams_file: Path) -> CommentedMap:
-    """Return the YAML tree of ``hparams_file`` with its bases merged in, tags and references unresolved.
+    """Return the YAML tree of a hparams file with its bases merged in, tags and references unresolved.
 
-    Raises InputError for a missing or malformed file, and for a new key of a variant that nothing refers to.
+    A variant's keys replace those of its base. Of two mappings with the same tag, or if the variant's has none, only
+    the entries that the variant names are replaced; a mapping with another tag (``!new:...``) replaces the whole. The
+    ``name`` of a variant is that of its file. Raises InputError for a missing or malformed file, and for a key that is
+    neither in KEYS nor referred to.
     """
     tree = _load(hparams_file)
     if hparams_file.name == RECORD:
         return CommentedMap({RENAMED.get(key, key): node for key, node in tree.items()})
-    if "base" not in tree:
-        for key in tree:
-            _refuse_old_name(f"{hparams_file}: key {key!r}", key)
-            if key not in KEYS and key not in referred_to(tree):
-                raise InputError(
-                    f"{hparams_file}: key {key!r}: unknown; add it to KEYS in {__name__} with what it affects"
-                )
-        return tree
-    base_file = hparams_file.parent / tree.pop("base")
-    base = merged_tree(base_file)
-    known = list(base)
-    merged = _merge(base, tree)
-    merged["name"] = tree.get("name", hparams_file.stem)
+    merged = tree
+    if "base" in tree:
+        merged = _merge(merged_tree(hparams_file.parent / tree.pop("base")), tree)
+        merged["name"] = tree.get("name", hparams_file.stem)
     for key in tree:
-        _refuse_old_name(f"{hparams_file}: key {key!r}", key)
-        if key not in known and key not in referred_to(merged):
-            raise InputError(f"{hparams_file}: key {key!r}{_did_you_mean(key, known)}: not in {base_file}, nor used")
+        place = f"{hparams_file}: key {key!r}"
+        _refuse_old_name(place, key)
+        if key not in KEYS and key not in REFERENCE.findall(as_yaml(merged)):
+            raise InputError(f"{place}{_did_you_mean(key, KEYS)}: not in KEYS of {__name__}, and no key refers to it")
     return merged
 
 
-def referred_to(tree: CommentedMap) -> set[str]:
-    """Return the keys that other keys of ``tree`` refer to."""
-    return set(REFERENCE.findall(_dump(tree)))
-
-
-def _refuse_old_name(place: str, key: str) -> None:
-    if key in RENAMED:
-        raise InputError(f"{place}: renamed to {RENAMED[key]}, as in SpeechBrain's recipes")
+def _merge(base: CommentedMap, changes: CommentedMap) -> CommentedMap:
+    """Merge ``changes`` into ``base``."""
+    for key, change in changes.items():
+        node = base.get(key)
+        mergeable = isinstance(node, CommentedMap) and isinstance(change, CommentedMap)
+        if mergeable and change.tag.value in (None, node.tag.value):
+            _merge(node, change)
+        else:
+            base[key] = change
+    return base
 
 
 def _load(path: Path) -> CommentedMap:
-    """Read one YAML file as a tree that keeps tags and comments."""
+    """Read a YAML file as a tree that keeps tags and comments."""
     if not path.is_file():
         raise InputError(f"{path}: the hparams file is missing; see hparams/ and hparams/ablations/")
     try:
@@ -163,71 +226,31 @@ def _load(path: Path) -> CommentedMap:
     return tree
 
 
-def _merge(base: CommentedMap, changes: CommentedMap) -> CommentedMap:
-    """Put ``changes`` into ``base``: mappings of the same tag, or of none, are merged, all else is replaced."""
-    for key, change in changes.items():
-        node = base.get(key)
-        mergeable = isinstance(node, CommentedMap) and isinstance(change, CommentedMap)
-        if mergeable and change.tag.value in (None, node.tag.value):
-            _merge(node, change)
-        else:
-            base[key] = change
-    return base
-
-
-def _dump(tree: CommentedMap) -> str:
-    stream = io.StringIO()
-    yaml = YAML()
-    yaml.width = 10_000  # a reference that is folded over two lines is not found
+def as_yaml(tree: CommentedMap) -> str:
+    """Return a YAML tree as text."""
+    stream, yaml = io.StringIO(), YAML()
+    yaml.width = 10_000  # HyperPyYAML does not find a reference that is folded over two lines
     yaml.dump(tree, stream)
     return stream.getvalue()
 
 
-def plain_settings(tree: CommentedMap, overrides: str) -> dict[str, Any]:
-    """Return the keys whose values, overrides included, are numbers, text, lists of such or made of them by reference.
-
-    Nothing else is built: these are known before the training speakers are counted.
-    """
-    changed = YAML().load(overrides) or {}
-    nodes = {key: changed.get(key, node) for key, node in tree.items()}
-    plain = CommentedMap()
-    while True:
-        found = {key: node for key, node in nodes.items() if key not in plain and _is_plain(node, plain)}
-        if not found:
-            return load_hyperpyyaml(_dump(plain))
-        plain.update(found)
+def plain_settings(text: str, overrides: str = "") -> dict[str, Any]:
+    """Return the keys of a hparams text with plain values (numbers, text, lists of them); no object is built."""
+    tree = YAML().load(resolve_references(text, overrides))
+    return load_hyperpyyaml(as_yaml(CommentedMap({key: node for key, node in tree.items() if _is_plain(node)})))
 
 
-def _is_plain(node: Any, known: CommentedMap) -> bool:
-    """Tell a value that needs no object: no tag, or a reference to values that are known already."""
-    if isinstance(node, CommentedMap):
-        return False
+def _is_plain(node: Any) -> bool:
     if isinstance(node, list):
-        return all(_is_plain(item, known) for item in node)
-    tag = getattr(getattr(node, "tag", None), "value", None)
-    if tag is None or not tag.startswith("!"):
-        return True
-    return tag == "!ref" and set(REFERENCE.findall(str(node.value))) <= set(known)
+        return all(_is_plain(item) for item in node)
+    return not isinstance(node, dict) and not getattr(getattr(node, "tag", None), "value", None)
 
 
-def _check_keys(arguments: list[str], tree: CommentedMap, hparams_file: Path) -> None:
-    """Raise InputError for an argument that is neither a key of the file nor an option of SpeechBrain's."""
-    options = set(speechbrain.utils.run_opts.RunOptions().as_dict())
-    given: set[str] = set()
-    for argument in arguments:
-        if not argument.startswith("--"):
-            continue
-        key = argument[2:].split("=")[0]
-        _refuse_old_name(f"--{key}", key)
-        if key == "num_speakers":
-            raise InputError("--num_speakers: the speakers are counted in the training manifest; leave it out")
-        if key not in tree and key not in options:
-            raise InputError(f"--{key}{_did_you_mean(key, [*tree, *options])}: not a key of {hparams_file}")
-        if key in given:
-            raise InputError(f"--{key}: given twice; leave one out")
-        given.add(key)
+def _refuse_old_name(place: str, key: str) -> None:
+    if key in RENAMED:
+        raise InputError(f"{place}: renamed to {RENAMED[key]}")
 
 
-def _did_you_mean(key: str, known: Any) -> str:
+def _did_you_mean(key: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(key, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
-from voice_biometrics.experiment.hparams import keys_that_affect
+from voice_biometrics.experiment.hparams import RECORD, RENAMED, keys_that_affect
 
 
 @contextlib.contextmanager
@@ -35,37 +35,32 @@ def only_run_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def resolve_hparams(text: str, overrides: str, folder: Path, num_speakers: int | None = None) -> str:
-    """Return the hparams as YAML with all references resolved, once the checkpoints in ``folder`` agree with them.
-
-    ``num_speakers`` is the number that the manifest has, None before it is known. Raises InputError, naming the keys,
-    when a checkpoint in the folder was trained with other values.
-    """
-    path = folder / "hyperparams.yaml"
+def check_same_hparams(text: str, overrides: str, folder: Path) -> None:
+    """Raise InputError, naming the keys, if a checkpoint in ``folder`` was trained with other hparams."""
+    path = folder / RECORD
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if num_speakers is None:
-        num_speakers = (YAML().load(before) or {}).get("num_speakers", 0)
-    resolved = resolve_references(text, f"{overrides}\nnum_speakers: {num_speakers}".strip()).read()
-    changed = _changed_keys(before, resolved) if any((folder / "save").glob("CKPT*")) else []
+    if not before.strip() or not any((folder / "save").glob("CKPT*")):
+        return
+    free = keys_that_affect("free", "scoring")
+    old, new = values_of(before), values_of(resolve_references(text, overrides).read())
+    changed = [key for key in {**old, **new} if key not in free and old.get(key) != new.get(key)]
+    if RENAMED.keys() & old.keys():
+        raise InputError(
+            f"{folder}: trained by an older version of train.py (key {min(RENAMED.keys() & old.keys())}); it can be "
+            "evaluated and exported by naming its folder, but not trained further: use another --output_folder"
+        )
     if changed:
         raise InputError(
-            f"{folder}: the checkpoint there was trained with another {', '.join(changed)}; start again with the same "
-            "values, or train into another folder (--output_folder)"
+            f"{folder}: the checkpoint there was trained with another {', '.join(changed)}; give the same values, or "
+            "train into another folder (--output_folder)"
         )
-    return resolved
 
 
-def record_hparams(resolved: str, folder: Path) -> None:
-    """Write ``hyperparams.yaml``."""
-    with written_whole(folder / "hyperparams.yaml") as temporary:
-        temporary.write_text(resolved, encoding="utf-8")
-
-
-def _changed_keys(before: str, after: str) -> list[str]:
-    """Return the top-level keys whose values differ, those that may change left out."""
-    free = keys_that_affect("free", "scoring")
-    old, new = values_of(before), values_of(after)
-    return [key for key in {**old, **new} if key not in free and old.get(key) != new.get(key)]
+def write_merged(text: str, folder: Path) -> str:
+    """Write the hparams with bases merged and references kept to ``merged.yaml``, and return its path."""
+    with written_whole(folder / "merged.yaml") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return str(folder / "merged.yaml")
 
 
 def values_of(resolved: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from voice_biometrics.common.markdown import Markdown, bullets, code_block, document, section, table
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable
 from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun
-from voice_biometrics.experiment.hparams import hparams_files, keys_that_affect, merged_tree, plain_settings
+from voice_biometrics.experiment.hparams import as_yaml, hparams_files, keys_that_affect, merged_tree, plain_settings
 from voice_biometrics.export.calibration import Measured
 from voice_biometrics.export.quantise import SCHEME
 from voice_biometrics.inference.model_folder import ONNX_NAMES
@@ -23,7 +23,7 @@ from voice_biometrics.metrics.operating_points import in_words
 
 ROOT = Path(__file__).parents[2]
 ALWAYS_IN_COMMAND = ("corpus", "data_folder", "valid_speakers", "split_seed", "seed")
-NEVER_IN_COMMAND = {"num_speakers"} | keys_that_affect("free", "scoring") - {"data_folder", "output_folder"}
+NEVER_IN_COMMAND = keys_that_affect("free", "scoring") - {"data_folder", "output_folder"}
 PACKAGES = ("torch", "torchaudio", "speechbrain", "numpy", "soundfile", "soxr", "onnx", "onnxruntime")
 EVALUATION_KEYS = ("subtract_mean", "as_norm_top", "segment_s", "calibrate_with_durations")  # of eval_eer.py only
 
@@ -50,7 +50,6 @@ CORPORA = {  # corpus: content, licence, caveat
         "metadata and lists CC BY 4.0; the recordings belong to their owners",
         "Celebrities; the speaker labels were made automatically.",
     ),
-    "common_voice": ("short sentences read by volunteers in many languages", "CC0-1.0", ""),
     "speaker_folders": ("the user's own recordings", "as granted to the user", ""),
 }
 
@@ -267,7 +266,7 @@ def training_command(run: TrainedRun, folder: str) -> str:
     """Return the command that trains a run into ``folder``, with all plain keys that differ from its hparams file."""
     name = run.settings["name"]
     found = [file for file in hparams_files(ROOT) if file.stem == name]
-    before = plain_settings(merged_tree(found[0]), "") if found else {}
+    before = plain_settings(as_yaml(merged_tree(found[0]))) if found else {}
     file = found[0].relative_to(ROOT).as_posix() if found else f"{name}.yaml"
     after = run.settings | {"data_folder": _placeholders(run.settings["corpus"]), "output_folder": folder}
     given = [key for key in ALWAYS_IN_COMMAND if key in after]

@@ -13,7 +13,7 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.export.onnx_ecapa import OPSET, OnnxGraph, add_ecapa
 from voice_biometrics.export.onnx_front_end import add_front_end, read_front_end
 from voice_biometrics.inference.embedder import INPUT, OUTPUT
-from voice_biometrics.models.fast_ecapa import FastEcapa
+from voice_biometrics.models.fast_ecapa import FastECAPA
 
 EXAMPLE_SHAPE = (2, 100)  # utterances, frames: any, because both axes are dynamic
 
@@ -34,7 +34,7 @@ def export_onnx(modules: nn.ModuleDict, dims: int, path: Path) -> None:
     graph, network = OnnxGraph(), modules["embedding_model"]
     front_end = read_front_end(modules["compute_features"], modules["mean_var_norm"])
     features, cosines = add_front_end(graph, front_end, INPUT)
-    if type(network) in (ECAPA_TDNN, FastEcapa):  # a derived class may compute something else
+    if type(network) in (ECAPA_TDNN, FastECAPA):  # a derived class may compute something else
         embeddings = add_ecapa(graph, network, features, cosines)
     else:
         features = features if cosines is None else graph.op("MatMul", features, cosines)

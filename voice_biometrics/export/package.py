@@ -20,7 +20,8 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json
 from voice_biometrics.evaluation.conditions import conditions_named
 from voice_biometrics.evaluation.groups import measure_groups
-from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun, as_yaml
+from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun
+from voice_biometrics.experiment.hparams import as_yaml
 from voice_biometrics.export.calibration import (
     ExportedRun,
     Measured,

@@ -4,13 +4,14 @@ All take the arguments of ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN`` and
 """
 
 from speechbrain.dataio.dataio import length_to_mask
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Conv1d, TDNNBlock
+from speechbrain.lobes.models.ECAPA_TDNN import Conv1d, TDNNBlock
 from torch import Tensor, nn
 
+from voice_biometrics.models.fast_ecapa import FastECAPA
 from voice_biometrics.models.original_ecapa import weighted_mean_std
 
 
-class EcapaWithoutSqueeze(ECAPA_TDNN):
+class EcapaWithoutSqueeze(FastECAPA):
     """No squeeze-and-excitation: the channels of a block are not weighted by the whole utterance."""
 
     def __init__(self, *args, **options) -> None:
@@ -19,7 +20,7 @@ class EcapaWithoutSqueeze(ECAPA_TDNN):
             block.se_block = PassFrames()
 
 
-class EcapaWithoutRes2(ECAPA_TDNN):
+class EcapaWithoutRes2(FastECAPA):
     """One convolution over all channels of a block in place of a chain over groups of them.
 
     SpeechBrain's ``res2net_scale=1`` would leave out the convolution altogether.
@@ -31,7 +32,7 @@ class EcapaWithoutRes2(ECAPA_TDNN):
             block.res2net_block = TDNNBlock(block.out_channels, block.out_channels, kernel_size, dilation)
 
 
-class EcapaWithoutAggregation(ECAPA_TDNN):
+class EcapaWithoutAggregation(FastECAPA):
     """Only the last block's output goes on to the pooling, not those of all blocks."""
 
     def __init__(self, *args, **options) -> None:
@@ -39,7 +40,7 @@ class EcapaWithoutAggregation(ECAPA_TDNN):
         self.mfa = LastBlock(self.channels[-2], self.channels[-1])
 
 
-class EcapaMeanStdPooling(ECAPA_TDNN):
+class EcapaMeanStdPooling(FastECAPA):
     """Mean and standard deviation over the frames, all of which count alike, in place of attention."""
 
     def __init__(self, *args, **options) -> None:
@@ -47,7 +48,7 @@ class EcapaMeanStdPooling(ECAPA_TDNN):
         self.asp = MeanStdPooling()
 
 
-class EcapaSharedAttention(ECAPA_TDNN):
+class EcapaSharedAttention(FastECAPA):
     """Attention that weights a frame alike for all channels, in place of each channel by itself."""
 
     def __init__(self, *args, **options) -> None:
@@ -55,7 +56,7 @@ class EcapaSharedAttention(ECAPA_TDNN):
         self.asp.conv = Conv1d(in_channels=self.asp.conv.conv.in_channels, out_channels=1, kernel_size=1)
 
 
-class EcapaTransformer(ECAPA_TDNN):
+class EcapaTransformer(FastECAPA):
     """A transformer layer between the blocks and the pooling; it sees the whole utterance, and no positions.
 
     Arguments

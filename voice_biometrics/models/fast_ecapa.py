@@ -1,25 +1,15 @@
-"""SpeechBrain's ECAPA-TDNN with the same weights and results, computed faster on a CPU.
+"""SpeechBrain's ECAPA-TDNN, computed faster on a CPU: same weights, options, state dict and results.
 
-``speed_up(modules)`` is all there is to call: parameters, state dict and options stay SpeechBrain's, and only
-the computation differs:
+- Frames stay in the memory order (utterance, frame, channel), in which oneDNN's convolutions need no reordering.
+- Kernels of one frame are not padded; other padding is copied once, in the precision in use.
+- The mean and deviation that attention sees are constant over time, so their part of the 1x1 convolution is computed
+  once per utterance.
+- Statistics are computed in fp32, one utterance after the other, so that the frames fit the cache of a core; their
+  gradients are written out.
 
-- frames stay in the memory order (utterance, frame, channel), in which oneDNN's convolutions need no reordering;
-- a kernel of one frame is not padded, and other padding is copied once, in the precision at hand;
-- the mean and deviation that the attention sees are constant over time, so their share of the 1x1 convolution is
-  computed once for an utterance;
-- statistics are taken in fp32 by one utterance after the other (``pooled_statistics.py``), within the cache.
-
-Utterances of several lengths in a batch, which need masks, are left to SpeechBrain.
-
-Mean and standard deviation over time in fp32, with the gradients written out.
-
-Each goes through a batch by one utterance after the other: its frames in fp32 fit the cache of a core, whereas those of
-a whole batch went to memory and back for each of some twenty operations.
-
-Tensors are (utterances, channels, 1, frames) in channels-last order, in any floating precision; results are fp32.
+Padded batches, which need masks, and GPUs use SpeechBrain's own computation. Tensors here are (utterances, channels, 1,
+frames) in channels-last order, in any floating precision; statistics are fp32.
 """
-
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -120,22 +110,13 @@ def _apart(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return gradient[:, :, None, None].chunk(2, dim=1)
 
 
-def speed_up(modules: Iterable[nn.Module]) -> None:
-    """Let each of SpeechBrain's ``ECAPA_TDNN`` among ``modules`` compute faster where it runs on a CPU.
-
-    One whose constructor exchanged parts is sped up in the other parts; one with its own ``forward`` is left alone.
-    """
-    for module in modules:
-        if isinstance(module, ECAPA_TDNN) and type(module).forward is ECAPA_TDNN.forward:
-            module.__class__ = FastEcapa
-
-
-class FastEcapa(ECAPA_TDNN):
+class FastECAPA(ECAPA_TDNN):
     """``ECAPA_TDNN`` with another order of memory. Inside, frames are (utterances, channels, 1, frames)."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Turn features (utterances, frames, features) of relative ``lengths`` into (utterances, 1, dims)."""
-        if x.device.type != "cpu" or _padded(lengths) or x.shape[1] <= self._widest_padding():
+        traced = torch.compiler.is_compiling()  # also by the ONNX exporter
+        if traced or x.device.type != "cpu" or _padded(lengths) or x.shape[1] <= self._widest_padding():
             return super().forward(x, lengths)
         frames = x.transpose(1, 2).unsqueeze(2)  # (utterances, features, 1, frames)
         outputs = []

@@ -1,18 +1,24 @@
-"""Heads over the embedding that SpeechBrain does not have; they are used in training only."""
+"""Heads that SpeechBrain does not have. A head maps embeddings to the input of the loss; it is only used in training.
+
+All are built with ``out_neurons``, the number of classes.
+"""
 
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.nnet.activations import Softmax
+from speechbrain.nnet.containers import Sequential
+from speechbrain.nnet.linear import Linear
 from torch import Tensor, nn, tensor
 from torch.nn.functional import normalize
 
 
 class SubCentreClassifier(Classifier):
-    """SpeechBrain's cosine head with several weights a speaker, of which the nearest counts.
+    """SpeechBrain's cosine head with several centres per class; the nearest one counts.
 
     Arguments
     ---------
-    input_size: dimensions of an embedding.
-    out_neurons: speakers.
-    num_centres: weights for each speaker.
+    input_size : dimensions of an embedding.
+    out_neurons : number of classes.
+    num_centres : centres per class.
 
     Source: Deng et al., "Sub-center ArcFace", ECCV 2020, equation 4.
     """
@@ -22,22 +28,31 @@ class SubCentreClassifier(Classifier):
         self.num_centres = num_centres
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the cosines (utterances, 1, speakers) of the embeddings ``x`` (utterances, 1, dims)."""
+        """Return the cosines (utterances, 1, classes) of the embeddings ``x`` (utterances, 1, dims)."""
         return super().forward(x).unflatten(2, (-1, self.num_centres)).max(dim=3).values
 
 
+class SoftmaxClassifier(Sequential):
+    """A linear layer with bias, then a log-softmax: log-probabilities of the classes."""
+
+    def __init__(self, input_size: int, out_neurons: int) -> None:
+        linear = Linear(input_size=input_size, n_neurons=out_neurons)
+        super().__init__(linear=linear, log_softmax=Softmax(apply_log=True))
+
+
 class ScaledEmbeddings(nn.Module):
-    """A head for losses that compare embeddings with each other: their length becomes a learned scale of the cosines.
+    """Head for losses that compare embeddings with each other: scales unit-length embeddings by a learned factor.
 
     Arguments
     ---------
-    scale: at the beginning; learned as its logarithm, so that it stays positive.
+    scale : initial factor; its logarithm is learned, so it stays positive.
+    out_neurons : ignored, since there are no weights per class.
     """
 
-    def __init__(self, scale: float = 10.0) -> None:
+    def __init__(self, scale: float = 10.0, out_neurons: int = 0) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(tensor(float(scale)).log())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the embeddings ``x`` (utterances, 1, dims), each of the learned length."""
+        """Return the embeddings ``x`` (utterances, 1, dims), scaled to the learned length."""
         return self.log_scale.exp() * normalize(x, dim=2)

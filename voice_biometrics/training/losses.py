@@ -17,7 +17,7 @@ from voice_biometrics.common.errors import InputError
 class WarmUpMargin(AdditiveAngularMargin):
     """SpeechBrain's AAM with a margin that grows linearly from 0 over the first epochs.
 
-    The margin follows from ``epochs_done`` alone, which ``tell_progress`` sets before each step, so a run that was
+    The margin follows from ``epochs_done`` alone, which ``set_progress`` sets before each step, so a run that was
     stopped goes on with the same margin.
 
     Arguments
@@ -112,7 +112,7 @@ class SupervisedContrastiveLoss(nn.Module):
         self.weight = weight
         self.temperature = temperature
 
-    def forward(self, embeddings: Tensor, speakers: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, speakers: Tensor, utt_ids: object = None) -> Tensor:
         """Return the weighted mean over the anchors of ``embeddings`` (utterances, 1, dims); 0 when there are none.
 
         ``speakers`` (utterances, 1) are their numbers.
@@ -156,7 +156,7 @@ class AngularPrototypicalLoss(nn.Module):
         return cross_entropy(queries @ prototypes.T, torch.arange(len(counts), device=outputs.device))
 
 
-def tell_progress(loss: object, epochs_done: float) -> None:
+def set_progress(loss: object, epochs_done: float) -> None:
     """Tell the parts of a loss that change during training how far it is, in epochs with their fraction."""
     for part in loss.modules() if isinstance(loss, nn.Module) else ():
         if isinstance(part, WarmUpMargin):

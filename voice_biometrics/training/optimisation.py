@@ -1,9 +1,5 @@
-"""What changes from step to step: the learning rate, and the running average of the weights.
+"""Learning-rate schedules, weight averaging, and the settings of precision and memory for a machine."""
 
-Make the best of the machine at hand: its precision and its memory.
-"""
-
-import copy
 import ctypes
 import inspect
 import math
@@ -11,9 +7,9 @@ import sys
 from collections.abc import Callable
 
 import torch
-from speechbrain.utils.checkpoints import Checkpointer
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
 from voice_biometrics.common.errors import InputError
 
@@ -85,46 +81,23 @@ class LearningRate:
             self.scheduler.step()
 
 
-class WeightAverage:
-    """A running average of a network's weights and BatchNorm statistics; this average is the network that counts.
+def average_of_weights(network: nn.Module, num_steps: float, steps_done: Callable[[], int]) -> AveragedModel:
+    """Return a running average of a network's weights and BatchNorm statistics, for ``update_parameters`` per step.
 
-    It is what checkpoints keep under the network's name, so that whatever loads a checkpoint gets it; the weights that
-    are trained lie beside it for a run that goes on. BatchNorm's running means and variances are averaged with the same
-    factors as the weights: the statistics of the newest weights would not suit their average.
+    The weights of ``n`` steps ago count ``exp(-n / num_steps)``, and less in the first steps: those of step ``n`` are
+    averaged with at most ``n / (n + 9)`` of the earlier ones. ``steps_done`` returns the number of the optimiser's
+    steps. Raises InputError if ``num_steps`` is not positive.
 
-    Arguments
-    ---------
-    network: whose weights are averaged; the average begins with a copy.
-    num_steps: the optimiser's steps that the average reaches back: the weights of ``n`` steps ago count
-        ``exp(-n / num_steps)``. While fewer steps are done it reaches back less.
-
-    Raises
-    ------
-    InputError: ``num_steps`` is not above 0.
-
-    Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the shorter beginning is
-    that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the shorter average at
+    the beginning is that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
     """
+    if num_steps <= 0:
+        raise InputError(f"average_epochs: expected 0 or a positive number of epochs, found {num_steps:g} steps")
 
-    def __init__(self, network: nn.Module, num_steps: float) -> None:
-        if num_steps <= 0:
-            raise InputError(f"average_epochs: expected 0, or epochs above it, found {num_steps:g} steps")
-        self.network = network
-        self.average = copy.deepcopy(network).requires_grad_(False)
-        self.decay = math.exp(-1 / num_steps)
+    def update(averaged: torch.Tensor, newest: torch.Tensor, _) -> torch.Tensor:
+        decay = min(math.exp(-1 / num_steps), steps_done() / (steps_done() + 9))
+        return averaged.lerp(newest, 1 - decay) if averaged.is_floating_point() else newest
 
-    def save_with(self, checkpointer: Checkpointer, name: str) -> None:
-        """Keep the average under ``name``, and the trained weights beside it, in the checkpoints to come."""
-        checkpointer.recoverables[name] = self.average
-        checkpointer.add_recoverable(f"trained_{name}", self.network)
-
-    @torch.no_grad()
-    def after_step(self, steps_done: int) -> None:
-        """Take in the weights after the optimiser's step number ``steps_done``, from 1 on."""
-        decay = min(self.decay, steps_done / (steps_done + 9))
-        newest = self.network.state_dict()
-        for name, averaged in self.average.state_dict().items():
-            if averaged.is_floating_point():
-                averaged.lerp_(newest[name], 1 - decay)
-            else:
-                averaged.copy_(newest[name])  # BatchNorm's number of batches
+    average = AveragedModel(network, avg_fn=update, use_buffers=True).requires_grad_(False).eval()
+    average.n_averaged.fill_(1)  # the first update averages too, with the initial weights
+    return average

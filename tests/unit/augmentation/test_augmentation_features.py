@@ -28,9 +28,8 @@ def test_no_masks_change_nothing():
 
 
 def test_the_variant_masks_pieces_of_time_and_of_features_of_each_utterance():
-    masks = read_command_line(["hparams/ablations/augmentation/augment_masking.yaml"], "usage").build(5)[
-        "feature_masks"
-    ]
+    run = read_command_line(["hparams/ablations/augmentation/augment_masking.yaml"], "usage")
+    masks = run.build()["feature_masks"]
     by_frame, by_feature, alike = [], [], 0
     for draw in range(20):
         zeros = masked(features(), masks, str(draw)) == 0

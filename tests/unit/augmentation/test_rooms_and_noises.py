@@ -10,7 +10,6 @@ from voice_biometrics.augmentation.rooms_and_noises import (
     RecordedNoise,
     RecordedRooms,
     SimulatedRooms,
-    Voice,
     loop,
 )
 from voice_biometrics.common.errors import InputError
@@ -23,14 +22,14 @@ def tone(freq_hz: float) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * freq_hz * np.arange(RATE) / RATE)).astype(np.float32)
 
 
-def write_tones(folder) -> list[Voice]:
+def write_tones(folder) -> list[dict]:
     """Write two utterances of a second for each of four speakers, who are known by their tone."""
     voices = []
     for speaker, freq_hz in enumerate(TONES_HZ):
         for number in range(2):
             path = folder / f"s{speaker}_{number}.wav"
             soundfile.write(path, tone(freq_hz), RATE)
-            voices.append(Voice(f"s{speaker}", str(path), 0, RATE, 1.0))
+            voices.append({"spk_id": f"s{speaker}", "wav": str(path), "start": 0, "stop": RATE, "duration": 1.0})
     return voices
 
 

@@ -2,18 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.files import written_whole
-from voice_biometrics.experiment.run_folder import (
-    only_run_in,
-    read_epochs,
-    record_epoch,
-    record_hparams,
-    resolve_hparams,
-)
+from voice_biometrics.experiment.run_folder import check_same_hparams, only_run_in, read_epochs, record_epoch
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
@@ -34,12 +28,13 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
         pass
 
 
-TEXT = "lr: {lr}\nseed: {seed}\nnum_workers: {workers}\nnum_speakers: 0\n"
+TEXT = "lr: {lr}\nseed: {seed}\nnum_workers: {workers}\n"
 
 
-def start(folder, num_speakers=10, **values) -> None:
-    resolved = resolve_hparams(TEXT.format(**{"lr": 1, "seed": 2, "workers": 0, **values}), "", folder, num_speakers)
-    record_hparams(resolved, folder)
+def start(folder: Path, **values) -> None:
+    text = TEXT.format(**{"lr": 1, "seed": 2, "workers": 0, **values})
+    check_same_hparams(text, "", folder)
+    (folder / "hyperparams.yaml").write_text(text)
 
 
 def test_other_hparams_are_refused_once_there_is_a_checkpoint(tmp_path):
@@ -47,12 +42,13 @@ def test_other_hparams_are_refused_once_there_is_a_checkpoint(tmp_path):
     start(tmp_path, lr=5)  # nothing was trained yet
     (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
     start(tmp_path, lr=5, workers=8)  # more loading processes change no result
-    start(tmp_path, lr=5, num_speakers=None)  # before the speakers are counted
     with pytest.raises(InputError, match="another lr, seed;"):
         start(tmp_path, lr=6, seed=3)
-    with pytest.raises(InputError, match="another num_speakers;"):
-        start(tmp_path, lr=5, num_speakers=11)
-    assert "lr: 5" in (tmp_path / "hyperparams.yaml").read_text()
+    with pytest.raises(InputError, match="older version.*crop_duration_s.*output_folder"):
+        (tmp_path / "hyperparams.yaml").write_text("crop_duration_s: 2\n")
+        start(tmp_path)
+    (tmp_path / "hyperparams.yaml").write_text("")  # killed before it was written
+    start(tmp_path)
 
 
 def test_another_class_with_the_same_arguments_is_refused(tmp_path):
@@ -67,24 +63,3 @@ def test_an_epoch_that_is_done_again_replaces_its_row_and_later_ones(tmp_path):
     for epoch, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (2, 4.5)):
         rows = record_epoch({"epoch": epoch, "train_loss": loss}, tmp_path)
     assert rows == read_epochs(tmp_path) == [{"epoch": 1, "train_loss": 5.0}, {"epoch": 2, "train_loss": 4.5}]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("before")
-    with pytest.raises(RuntimeError), written_whole(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-    with written_whole(path) as temporary:
-        temporary.write_text("after")
-    assert path.read_text() == "after"
-
-
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(InputError, match="file.a.csv"),
-        written_whole(tmp_path / "file" / "a.csv") as temporary,
-    ):
-        temporary.write_text("x")

@@ -16,7 +16,7 @@ from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, embed, embed
 
 @pytest.fixture(scope="module", params=["tests/hparams/tiny.yaml", "hparams/ablations/network/original.yaml"])
 def modules(request):
-    hparams = read_command_line([request.param], "usage").build(3)
+    hparams = read_command_line([request.param], "usage").build()
     return torch.nn.ModuleDict({name: hparams[name] for name in FRONT_TO_EMBEDDING})
 
 

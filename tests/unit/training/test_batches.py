@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.training.dataio import SpeakerBatches, loading_options
+from voice_biometrics.training.dataio import SpeakerBatches, train_loader_options
 
 SPEAKERS = [name for name, count in (("a", 4), ("b", 9), ("c", 5), ("d", 2), ("e", 4)) for _ in range(count)]
 
@@ -42,11 +42,11 @@ def test_speakers_count_alike_and_all_of_their_utterances_are_used():
 @pytest.mark.parametrize(
     "batch_size, per_speaker, found",
     [
-        (6, 1, "expected 0, or 2 or more"),
-        (6, 4, "divide batch_size 6"),
-        (12, 2, "6 speakers.*more than the 5"),
-        (6, 3, "speaker d: expected 3"),
-        (6, -2, "expected 0, or 2 or more"),
+        (6, 1, "utterances_per_speaker"),
+        (6, 4, "batch_size 6"),
+        (12, 2, "6 speakers.* 5 "),
+        (6, 3, "speaker d: expected at least 3"),
+        (6, -2, "utterances_per_speaker"),
     ],
 )
 def test_batches_that_cannot_be_filled_are_refused(batch_size, per_speaker, found):
@@ -55,7 +55,12 @@ def test_batches_that_cannot_be_filled_are_refused(batch_size, per_speaker, foun
 
 
 def test_without_speaker_batches_the_utterances_are_shuffled():
-    hparams = {"batch_size": 6, "utterances_per_speaker": 0, "num_workers": 0, "seed": 0}
-    assert loading_options(hparams, SPEAKERS) == {"num_workers": 0, "batch_size": 6, "shuffle": True, "drop_last": True}
+    options = {"batch_size": 6, "num_workers": 0, "shuffle": True, "drop_last": True}
+    hparams = {"dataloader_options": options, "utterances_per_speaker": 0, "seed": 0}
+    assert train_loader_options(hparams, SPEAKERS) == options
+    assert train_loader_options(hparams | {"utterances_per_speaker": 2}, SPEAKERS).keys() == {
+        "num_workers",
+        "batch_sampler",
+    }
     with pytest.raises(InputError, match="smaller --batch_size"):
-        loading_options(hparams, SPEAKERS[:5])
+        train_loader_options(hparams, SPEAKERS[:5])

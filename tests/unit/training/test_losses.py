@@ -14,7 +14,7 @@ from voice_biometrics.training.losses import (
     InterTopKMargin,
     SupervisedContrastiveLoss,
     WarmUpMargin,
-    tell_progress,
+    set_progress,
 )
 
 COSINES = torch.tensor([[0.5, 0.8, -0.2, 0.1], [0.3, -0.999, 0.9, 0.0]])
@@ -34,7 +34,7 @@ def test_the_margin_grows_linearly_with_the_epochs_and_then_stays():
     margin = WarmUpMargin(0.3, 1.0, warm_up_epochs=4)
     found = []
     for epochs_done in (0.0, 1.0, 2.5, 4.0, 9.0):
-        tell_progress(LogSoftmaxWrapper(margin), epochs_done)
+        set_progress(LogSoftmaxWrapper(margin), epochs_done)
         angles = angles_of(margin(COSINES, TARGETS), 1.0)
         found.append(float(angles[0, 0] - torch.acos(COSINES[0, 0])))
         assert torch.allclose(angles[0, 1:], torch.acos(COSINES[0, 1:]), atol=1e-4)
@@ -45,8 +45,8 @@ def test_the_margin_grows_linearly_with_the_epochs_and_then_stays():
 
 
 def test_losses_without_a_margin_need_not_be_told_the_progress():
-    tell_progress(nll_loss, 1.0)
-    tell_progress(LogSoftmaxWrapper(AdditiveAngularMargin(0.2, 30)), 1.0)
+    set_progress(nll_loss, 1.0)
+    set_progress(LogSoftmaxWrapper(AdditiveAngularMargin(0.2, 30)), 1.0)
 
 
 def test_the_two_nearest_other_speakers_come_nearer_by_the_margin():

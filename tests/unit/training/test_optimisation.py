@@ -2,14 +2,15 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.optim.swa_utils import AveragedModel
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.experiment.checkpoints import WholeCheckpointer
-from voice_biometrics.training.optimisation import LearningRate, WeightAverage
+from voice_biometrics.training.optimisation import LearningRate, average_of_weights
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -54,51 +55,43 @@ def set_all(made: torch.nn.Module, value: float) -> None:
         tensor.fill_(value)
 
 
+def average(made: torch.nn.Module, num_steps: float) -> tuple[AveragedModel, Callable[[int], None]]:
+    """Return an average, and a function that adds the weights of ``made`` after a step number."""
+    steps = [0]
+    averaged = average_of_weights(made, num_steps, lambda: steps[0])
+
+    def after_step(steps_done: int) -> None:
+        steps[0] = steps_done
+        averaged.update_parameters(made)
+
+    return averaged, after_step
+
+
 def test_the_average_of_weights_and_batch_norm_statistics_matches_hand_computed_numbers():
     made = network(1.0)
-    average = WeightAverage(made, num_steps=1 / math.log(2))  # a decay of 0.5
+    averaged, after_step = average(made, num_steps=1 / math.log(2))  # a decay of 0.5
     set_all(made, 11.0)
-    average.after_step(1)  # a tenth of what was, for now
+    after_step(1)  # a tenth of what was, for now
     first = 0.1 * 1 + 0.9 * 11
     set_all(made, 3.0)
-    average.after_step(1000)
-    found = average.average.state_dict()
+    after_step(1000)
+    found = averaged.module.state_dict()
     for name in ("0.weight", "1.running_mean", "1.running_var"):
         assert found[name].item() == pytest.approx((first + 3) / 2)
     assert found["1.num_batches_tracked"] == 3
-    assert made[0].weight.item() == 3.0 and made[0].weight.requires_grad
+    assert made[0].weight.item() == 3.0 and made[0].weight.requires_grad and not averaged.training
 
 
 def test_an_average_over_less_than_nothing_is_refused():
-    with pytest.raises(InputError, match="average_epochs: expected 0, or epochs above it"):
-        WeightAverage(network(1.0), num_steps=-4)
-
-
-def test_checkpoints_keep_the_average_under_the_networks_name_and_both_come_back(tmp_path):
-    def made(value):
-        average = WeightAverage(network(value), num_steps=10)
-        saving = WholeCheckpointer(str(tmp_path), {"net": average.network})
-        average.save_with(saving, "net")
-        return average, saving
-
-    average, saving = made(1.0)
-    set_all(average.network, 5.0)
-    average.after_step(1000)
-    averaged = average.average[0].weight.item()
-    saving.save_checkpoint()
-    plain = network(0.0)
-    WholeCheckpointer(str(tmp_path), {"net": plain}).load_best()
-    assert plain[0].weight.item() == averaged != 5.0
-    again, loading = made(0.0)
-    loading.recover_if_possible()
-    assert (again.network[0].weight.item(), again.average[0].weight.item()) == (5.0, averaged)
+    with pytest.raises(InputError, match="average_epochs"):
+        average(network(1.0), num_steps=-4)
 
 
 def test_the_averages_batch_norm_statistics_suit_its_weights():
     """Near those that a pass with the averaged weights would find, and nearer than the newest network's."""
     torch.manual_seed(0)
     made = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
-    average = WeightAverage(made, num_steps=50)
+    averaged, after_step = average(made, num_steps=50)
     steps = torch.optim.SGD(made.parameters(), lr=0.1)
     for step in range(1, 400):
         data = 2 * torch.randn(64, 4) + 1
@@ -106,11 +99,11 @@ def test_the_averages_batch_norm_statistics_suit_its_weights():
         steps.zero_grad()
         loss.backward()
         steps.step()
-        average.after_step(step)
+        after_step(step)
     data = 2 * torch.randn(20000, 4) + 1
-    inside = average.average[0](data)
-    off = (average.average[1].running_mean - inside.mean(dim=0)).abs() / inside.std(dim=0)
+    inside = averaged.module[0](data)
+    off = (averaged.module[1].running_mean - inside.mean(dim=0)).abs() / inside.std(dim=0)
     newest = (made[1].running_mean - inside.mean(dim=0)).abs() / inside.std(dim=0)
     assert off.max() < 0.05 < newest.max()
-    ratio = average.average[1].running_var / inside.var(dim=0)
+    ratio = averaged.module[1].running_var / inside.var(dim=0)
     assert 0.9 < ratio.min() and ratio.max() < 1.1
