@@ -266,14 +266,22 @@ class SpeakerBootstrap:
 
     def _nontarget_total(self, costs: np.ndarray) -> np.ndarray:
         """Return the weighted sum of the non-target trials' costs under each draw, (draws,)."""
-        multiplicity = self._multiplicity[:-1]
-        return np.einsum("sd,sd->d", multiplicity, self._cost_of_pairs(costs) @ multiplicity)
+        first, cost_of_pairs = self._cost_of_pairs(costs)
+        totals = np.empty(self._multiplicity.shape[1])
+        for start in range(0, totals.size, REPLICATES_AT_A_TIME):
+            draws = self._multiplicity[:-1, start : start + REPLICATES_AT_A_TIME]
+            totals[start : start + REPLICATES_AT_A_TIME] = np.einsum("sd,sd->d", draws[first], cost_of_pairs @ draws)
+        return totals
 
-    def _cost_of_pairs(self, costs: np.ndarray) -> csr_array:
-        """Sum the non-target trials' costs over each pair of speakers that has any: sparse (speakers, speakers)."""
+    def _cost_of_pairs(self, costs: np.ndarray) -> tuple[np.ndarray, csr_array]:
+        """Sum the non-target trials' costs over each pair of speakers that has any.
+
+        Returns the first speakers (firsts,), and a sparse matrix (firsts, speakers) of the sums.
+        """
         chosen = ~self.is_target & (costs != 0.0)
-        pairs = np.sort([self.enrol_speaker[chosen], self.test_speaker[chosen]], axis=0)
-        return coo_array((costs[chosen], tuple(pairs)), shape=(self.num_speakers, self.num_speakers)).tocsr()
+        first, second = np.sort([self.enrol_speaker[chosen], self.test_speaker[chosen]], axis=0)
+        firsts, row = np.unique(first, return_inverse=True)
+        return firsts, coo_array((costs[chosen], (row, second)), shape=(firsts.size, self.num_speakers)).tocsr()
 
     def _interval(self, measure: "Measure", values: np.ndarray) -> Interval:
         spread = self._spread(values)
@@ -290,7 +298,7 @@ class SpeakerBootstrap:
     def _rules_of_three(self) -> tuple[float, float]:
         """Return the FRR and FAR that zero errors still allow, from the numbers of speakers and of pairs."""
         num_speakers = np.unique(self.enrol_speaker[self.is_target]).size
-        num_pairs = self._cost_of_pairs(np.ones(self.is_target.size)).nnz
+        num_pairs = self._cost_of_pairs(np.ones(self.is_target.size))[1].nnz
         return min(1.0, 3.0 / num_speakers), min(1.0, 3.0 / num_pairs)
 
 
@@ -383,7 +391,7 @@ class _Resamples:
     def __init__(
         self, trials: _SortedTrials, multiplicity: np.ndarray, target_below: np.ndarray, nontarget_below: np.ndarray
     ) -> None:
-        self._trials, self._multiplicity = trials, multiplicity
+        self._trials, self._multiplicity = trials, np.ascontiguousarray(multiplicity.T)  # (resamples, speakers + 1)
         self._target_below, self._nontarget_below = target_below, nontarget_below
         self.frr = target_below / target_below[-1]
         self.far = (nontarget_below[-1] - nontarget_below) / nontarget_below[-1]
@@ -392,7 +400,7 @@ class _Resamples:
         """Return every operating point of one resample from one cut to another, both included."""
         trials = self._trials
         start, stop = trials.cuts[[first_cut, last_cut]]
-        weights = trials.weights(self._multiplicity[:, resample], start, stop)
+        weights = trials.weights(self._multiplicity[resample], start, stop)
         ends = trials.ends_tie[start:stop]
         below = np.cumsum(weights, dtype=np.float64)[ends]
         weights *= trials.is_target[start:stop]
