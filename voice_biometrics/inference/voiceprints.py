@@ -108,7 +108,7 @@ def another_model(enrolled_with: str, current: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a voice; InputError if it could not be displayed, typed or told from another."""
+    """Return the name of a voice; InputError if it could not be displayed or typed."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
         raise InputError(
             f"invalid name {ascii(name)[:60]}: expected 1 to {MAX_NAME} printable characters without spaces at the ends"

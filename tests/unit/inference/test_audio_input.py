@@ -90,13 +90,13 @@ class BrokenStream(io.RawIOBase):
         raise OSError(errno.EIO, "Input/output error")
 
 
-@pytest.mark.parametrize("value", [np.nan, -np.inf, 3e38])
-def test_samples_that_are_not_finite_are_refused(tmp_path, value):
+def test_samples_that_are_not_finite_are_refused(tmp_path):
     samples = np.repeat(make_voice(120, 1.0, seed=0)[:, None], 2, axis=1)
-    samples[100] = value  # 3e38 twice overflows only when the channels are added
-    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
-    with pytest.raises(InputError, match="a.wav: expected finite samples, found NaN or infinite ones"):
-        read_recording(tmp_path / "a.wav", SAMPLE_RATE)
+    for value in (np.nan, -np.inf, 3e38):  # 3e38 twice overflows only when the channels are added
+        samples[100] = value
+        soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+        with pytest.raises(InputError, match="a.wav: expected finite samples"):
+            read_recording(tmp_path / "a.wav", SAMPLE_RATE)
 
 
 def test_silence_an_offset_and_noise_of_the_last_bit_are_no_speech():
