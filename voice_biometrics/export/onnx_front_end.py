@@ -1,8 +1,9 @@
-"""ONNX graph from waveforms to normalised features, equal to those of SpeechBrain and torchaudio.
+"""ONNX graph from waveforms to normalised features, equal to those of SpeechBrain, torchaudio and Kaldi.
 
 ONNX Runtime's STFT takes longer than the whole network. A Fourier transform of 400 points is faster as one matrix
 product, and one step of decimation in frequency (Cooley and Tukey 1965) halves its cost: the even bins are those of
 ``x[n] + x[n + N/2]``, the odd bins those of ``x[n] - x[n + N/2]``. Mel and cosine matrices are the libraries' own.
+Kaldi's steps before the transform (offset, pre-emphasis, window) are linear in a frame, and one matrix with it.
 """
 
 import math
@@ -18,13 +19,17 @@ from torch import Tensor, nn
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.export.onnx_ecapa import OnnxGraph
 from voice_biometrics.models.features import TorchaudioMFCC
+from voice_biometrics.models.kaldi_mfcc import SAMPLE_SCALE, SMALLEST_ENERGY, KaldiMFCC
+
+_KALDI_STEP = 160  # samples between Kaldi's frames at 16 kHz
 
 
 @dataclass(frozen=True)
 class FrontEnd:
     """Definition of the features: log mel energies, optionally with a cosine transform (MFCC).
 
-    window : (n_fft,). hop : samples. reflects : pad the waveform by reflection, not with zeros.
+    window : (n_fft,), or Kaldi's matrix from a frame to its spectrum, (samples, 2 * bins).
+    hop : samples. padding : of the waveform, "zeros", "reflect" or "kaldi".
     mels : (bins, mels). floor : minimum mel energy. offset : added to the mel energy, before the logarithm.
     decibels : factor of the natural logarithm: 1, or dB per factor e. top_db : limit below the loudest value, or None.
     cosines : (mels, coefficients), or None.
@@ -34,7 +39,7 @@ class FrontEnd:
 
     window: Tensor
     hop: int
-    reflects: bool
+    padding: str
     mels: Tensor
     floor: float
     offset: float
@@ -48,8 +53,8 @@ class FrontEnd:
 def read_front_end(compute_features: nn.Module, mean_var_norm: nn.Module) -> FrontEnd:
     """Return the definition of the features of two modules of a run.
 
-    Raises InputError for features other than MFCC, Fbank (without deltas and context) and TorchaudioMFCC, and for a
-    normalisation other than per utterance (``norm_type: sentence``) or none.
+    Raises InputError for features other than MFCC, Fbank (without deltas and context), TorchaudioMFCC and KaldiMFCC, and
+    for a normalisation other than per utterance (``norm_type: sentence``) or none.
     """
     if isinstance(mean_var_norm, InputNormalization) and mean_var_norm.norm_type == "sentence":
         normalisation = {"centred": True, "least_deviation": mean_var_norm.epsilon if mean_var_norm.std_norm else None}
@@ -61,6 +66,8 @@ def read_front_end(compute_features: nn.Module, mean_var_norm: nn.Module) -> Fro
         )
     if isinstance(compute_features, TorchaudioMFCC):
         return FrontEnd(**_of_torchaudio(compute_features), **normalisation)
+    if isinstance(compute_features, KaldiMFCC):
+        return FrontEnd(**_of_kaldi(compute_features), **normalisation)
     if isinstance(compute_features, MFCC | Fbank):
         return FrontEnd(**_of_speechbrain(compute_features), **normalisation)
     raise InputError(f"compute_features: the export does not support {type(compute_features).__name__}")
@@ -74,7 +81,7 @@ def _of_speechbrain(features: MFCC | Fbank) -> dict:
     return dict(
         window=_centred_in(stft.window, stft.n_fft),
         hop=stft.hop_length,
-        reflects=False,
+        padding="zeros",
         mels=bank._create_fbank_matrix(*axes),
         floor=bank.amin,
         offset=0.0,
@@ -90,13 +97,28 @@ def _of_torchaudio(features: TorchaudioMFCC) -> dict:
     return dict(
         window=_centred_in(spectrogram.window, spectrogram.n_fft),
         hop=spectrogram.hop_length,
-        reflects=True,
+        padding="reflect",
         mels=mfcc.MelSpectrogram.mel_scale.fb,
         floor=0.0 if mfcc.log_mels else decibels.amin,
         offset=1e-6 if mfcc.log_mels else 0.0,
         decibels=1.0 if mfcc.log_mels else decibels.multiplier / math.log(10),
         top_db=None if mfcc.log_mels else decibels.top_db,
         cosines=mfcc.dct_mat,
+    )
+
+
+def _of_kaldi(features: KaldiMFCC) -> dict:
+    log_mel = features.log_mel
+    return dict(
+        window=log_mel.spectrum_matrix() * SAMPLE_SCALE,
+        hop=log_mel.kaldi_hop_samples * log_mel.keep_every,
+        padding="kaldi",
+        mels=log_mel.filters,
+        floor=SMALLEST_ENERGY,
+        offset=0.0,
+        decibels=10 / math.log(10),
+        top_db=None if log_mel.top_db is None else float(log_mel.top_db),
+        cosines=features.dct * (math.log(10) / 10),  # of natural logarithms
     )
 
 
@@ -107,13 +129,8 @@ def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[st
     coefficients), which is left to the first layer of the network: it commutes with the subtraction of the mean.
     """
     graph.place = "front_end/"
-    n_fft = front_end.window.numel()
-    frames = graph.op("Mul", _frames(graph, front_end, waves), front_end.window)  # (batch, frames, n_fft)
-    first, second = graph.split(frames, 2, axis=2)
-    even = _power(graph, graph.op("Add", first, second), _fourier(n_fft, first=0))
-    odd = _power(graph, graph.op("Sub", first, second), _fourier(n_fft, first=1))
-    parts = [graph.op("MatMul", power, mels) for power, mels in zip((even, odd), _halves(front_end.mels), strict=True)]
-    features, cosines = _logarithm(graph, front_end, graph.op("Add", *parts)), front_end.cosines
+    energies = (_kaldi_energies if front_end.padding == "kaldi" else _energies)(graph, front_end, waves)
+    features, cosines = _logarithm(graph, front_end, energies), front_end.cosines
     if front_end.least_deviation is not None and cosines is not None:
         features, cosines = graph.op("MatMul", features, cosines), None
     if front_end.centred:
@@ -124,29 +141,53 @@ def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[st
     return features, cosines
 
 
-def _frames(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> str:
-    """Cut overlapping frames, centred on every ``hop`` samples: (batch, samples) -> (batch, frames, n_fft).
-
-    Frames are gathered from blocks whose length divides both hop and frame.
-    """
+def _energies(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> str:
+    """Add the mel energies of frames centred on every ``hop`` samples: (batch, samples) -> (batch, frames, mels)."""
     n_fft, hop = front_end.window.numel(), front_end.hop
-    block = math.gcd(n_fft, hop)
-    if front_end.reflects:
-        waves = graph.op("Pad", waves, [0, n_fft // 2, 0, n_fft // 2], mode="reflect")
-        padding = [0, 0, 0, block - 1]
-    else:
-        padding = [0, n_fft // 2, 0, n_fft // 2 + block - 1]
-    waves = graph.op("Pad", waves, padding)
-    num_samples = graph.op("Shape", waves, start=1, end=2)  # (1,)
-    num_blocks = graph.op("Div", num_samples, [block])
-    whole = graph.op("Slice", waves, [0], graph.op("Mul", num_blocks, [block]), [1])
+    margin = [0, n_fft // 2, 0, n_fft // 2]
+    waves = graph.op("Pad", waves, margin, mode="reflect" if front_end.padding == "reflect" else "constant")
+    spare = graph.op(
+        "Sub", graph.op("Shape", waves, start=1, end=2), [n_fft]
+    )  # samples from the first to the last frame
+    num_frames = graph.op("Add", graph.op("Div", spare, [hop]), [1])
+    frames = graph.op("Mul", _frames(graph, waves, n_fft, hop, num_frames), front_end.window)  # (batch, frames, n_fft)
+    first, second = graph.split(frames, 2, axis=2)
+    even = _power(graph, graph.op("Add", first, second), _fourier(n_fft, first=0))
+    odd = _power(graph, graph.op("Sub", first, second), _fourier(n_fft, first=1))
+    parts = [graph.op("MatMul", power, mels) for power, mels in zip((even, odd), _halves(front_end.mels), strict=True)]
+    return graph.op("Add", *parts)
+
+
+def _kaldi_energies(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> str:
+    """Add Kaldi's mel energies, with frames completed by reflection: (batch, samples) -> (batch, frames, mels)."""
+    window, hop, step = front_end.window.shape[0], front_end.hop, _KALDI_STEP
+    left, right = (window - step) // 2, window // 2  # at most this many samples are missing at the ends
+    num_samples = graph.op("Shape", waves, start=1, end=2)
+    kaldi_frames = graph.op("Div", graph.op("Add", num_samples, [step // 2]), [step])
+    num_frames = graph.op("Div", graph.op("Add", kaldi_frames, [hop // step - 1]), [hop // step])
+    begin = graph.op("Slice", waves, [left - 1], [-(2**31)], [1], [-1])  # backwards: the sample at the edge is repeated
+    end = graph.op("Slice", waves, [-1], [-1 - right], [1], [-1])
+    padded = graph.op("Concat", begin, waves, end, axis=1)
+    spectrum = graph.op("MatMul", _frames(graph, padded, window, hop, num_frames), front_end.window)
+    return graph.op("MatMul", graph.op("Mul", spectrum, spectrum), front_end.mels)
+
+
+def _frames(graph: OnnxGraph, waves: str, length: int, hop: int, num_frames: str) -> str:
+    """Cut overlapping frames from the first sample on: (batch, samples) -> (batch, frames, length).
+
+    Frames are gathered from blocks whose length divides both hop and frame; the last block is completed with zeros.
+    """
+    block = math.gcd(length, hop)
+    padded = graph.op("Pad", waves, [0, 0, 0, block - 1])
+    num_blocks = graph.op("Div", graph.op("Shape", padded, start=1, end=2), [block])
+    whole = graph.op("Slice", padded, [0], graph.op("Mul", num_blocks, [block]), [1])
     blocks = graph.op("Reshape", whole, [0, -1, block])  # (batch, blocks, samples)
-    in_between = graph.op("Sub", graph.op("Sub", num_samples, [block - 1]), [n_fft])  # from the first to the last frame
-    num_frames = graph.op("Squeeze", graph.op("Add", graph.op("Div", in_between, [hop]), [1]), [0])
-    starts = graph.op("Mul", graph.op("Range", 0, num_frames, 1), [hop // block])
-    which = graph.op("Add", graph.op("Unsqueeze", starts, [1]), list(range(n_fft // block)))  # (frames, blocks a frame)
+    starts = graph.op("Mul", graph.op("Range", 0, graph.op("Squeeze", num_frames, [0]), 1), [hop // block])
+    which = graph.op(
+        "Add", graph.op("Unsqueeze", starts, [1]), list(range(length // block))
+    )  # (frames, blocks a frame)
     gathered = graph.op("Gather", blocks, graph.op("Reshape", which, [-1]), axis=1)
-    return graph.op("Reshape", gathered, [0, -1, n_fft])
+    return graph.op("Reshape", gathered, [0, -1, length])
 
 
 def _power(graph: OnnxGraph, halves: str, fourier: Tensor) -> str:

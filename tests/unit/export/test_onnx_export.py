@@ -18,6 +18,7 @@ from voice_biometrics.inference.embedder import INPUT, OUTPUT
 from voice_biometrics.models.ecapa_variants import EcapaMeanStdPooling
 from voice_biometrics.models.fast_ecapa import FastECAPA
 from voice_biometrics.models.features import TorchaudioMFCC
+from voice_biometrics.models.kaldi_mfcc import KaldiMFCC
 from voice_biometrics.scoring.embeddings import embed
 
 DIMS = 12
@@ -25,6 +26,8 @@ FEATURES = {
     "mfcc": lambda: MFCC(n_mfcc=20, n_mels=24, deltas=False, context=False),
     "fbank": lambda: Fbank(n_mels=24, n_fft=512, win_length=20, hop_length=12.5),
     "torchaudio": lambda: TorchaudioMFCC(n_mfcc=20, melkwargs={"n_mels": 24}),
+    "kaldi": lambda: KaldiMFCC(n_mfcc=20, n_mels=24, hop_length=20, top_db=80),
+    "kaldi, 10 ms": lambda: KaldiMFCC(n_mfcc=20, n_mels=24),
     "torchaudio, log": lambda: TorchaudioMFCC(n_mfcc=20, log_mels=True, melkwargs={"n_mels": 24}),
 }
 SHAPES = [(1, 8000), (3, 12_345), (2, 40_007)]
