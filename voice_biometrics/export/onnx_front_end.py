@@ -53,8 +53,8 @@ class FrontEnd:
 def read_front_end(compute_features: nn.Module, mean_var_norm: nn.Module) -> FrontEnd:
     """Return the definition of the features of two modules of a run.
 
-    Raises InputError for features other than MFCC, Fbank (without deltas and context), TorchaudioMFCC and KaldiMFCC, and
-    for a normalisation other than per utterance (``norm_type: sentence``) or none.
+    Raises InputError for features other than MFCC and Fbank without deltas and context, TorchaudioMFCC and KaldiMFCC,
+    and for a normalisation other than per utterance (``norm_type: sentence``) or none.
     """
     if isinstance(mean_var_norm, InputNormalization) and mean_var_norm.norm_type == "sentence":
         normalisation = {"centred": True, "least_deviation": mean_var_norm.epsilon if mean_var_norm.std_norm else None}
