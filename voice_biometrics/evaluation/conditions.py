@@ -1,7 +1,7 @@
-"""Conditions to evaluate under: each utterance altered in its own way, which follows from its ID.
+"""Evaluation conditions: alterations of utterances (channel, noise, telephone, short), seeded by the utterance ID.
 
-Where each speaker was recorded in one session on one device, level and channel give the speaker away and an EER
-flatters. Passing every file through a channel of its own takes that away.
+Where each speaker was recorded in one session on one device, level and channel identify the speaker, and the EER is too
+low. Passing every file through a different random channel removes this.
 """
 
 import math
@@ -37,14 +37,14 @@ Alteration = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # sam
 
 @dataclass(frozen=True)
 class Condition:
-    """An alteration of utterances that is the same for an utterance each time and differs between utterances."""
+    """An alteration of utterances, the same for an utterance each time and different between utterances."""
 
     name: str  # for tables: "noise, 10 dB SNR"
     alter: Alteration
     longest_s: float = math.inf  # no utterance is longer under it, seconds
 
     def __call__(self, samples: np.ndarray, sample_rate: int, utt_id: str) -> np.ndarray:
-        """Return float32 (samples',): ``samples`` (samples,) of ``sample_rate`` Hz, altered as ``utt_id`` says."""
+        """Return the altered utterance, float32 (samples',): ``samples`` (samples,) at ``sample_rate`` Hz."""
         return self.alter(samples, sample_rate, generator_for(f"{self.name}/{utt_id}"))
 
 
@@ -57,11 +57,10 @@ CLEAN = Condition("clean", untouched)
 
 
 def conditions_named(text: str) -> list[Condition]:
-    """Return the conditions of ``channel``, ``noise``, ``telephone`` or ``short``, in the order of tables.
+    """Return the conditions that ``channel``, ``noise``, ``telephone`` or ``short`` names, in the order of tables.
 
-    ``noise`` is one condition for each SNR (20, 10, 5, 0 dB) and ``short`` one for each length (1, 2, 3 s), or for
-    those that are stated: ``noise:15,3``, ``short:1.5``. Raises InputError for an unknown name and for values that are
-    malformed or out of range.
+    ``noise`` is one condition per SNR (20, 10, 5, 0 dB) and ``short`` one per length (1, 2, 3 s), or per stated value:
+    ``noise:15,3``, ``short:1.5``. Raises InputError for an unknown name and for values malformed or out of range.
     """
     kind, colon, values = text.partition(":")
     if kind in SINGLE and not colon:
@@ -84,18 +83,18 @@ def channel(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> 
 
 
 def noisy(snr_db: float, samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``samples`` with noise of a random colour at ``snr_db``."""
+    """Return ``samples`` with noise of random colour at ``snr_db``."""
     noise = coloured_noise(samples.size, sample_rate, rng, rng.uniform(*NOISE_SLOPE))
     return add_noise(samples, noise, snr_db)
 
 
 def telephone(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``samples`` as a telephone line passes them on; all lines are alike."""
+    """Return ``samples`` through a telephone line, the same for all utterances."""
     return telephone_line(samples, sample_rate)
 
 
 def short(duration_s: float, samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a random cut of ``duration_s`` seconds; a shorter utterance whole."""
+    """Return a random crop of ``duration_s`` seconds, or the whole of a shorter utterance."""
     num_samples = round(duration_s * sample_rate)
     start = rng.integers(max(0, samples.size - num_samples) + 1)
     return samples[start : start + num_samples]
@@ -103,7 +102,7 @@ def short(duration_s: float, samples: np.ndarray, sample_rate: int, rng: np.rand
 
 @dataclass(frozen=True)
 class _Graded:
-    """A condition that comes in several strengths."""
+    """A condition with several strengths."""
 
     alter: Callable[..., np.ndarray]
     usual: tuple[float, ...]
