@@ -83,7 +83,7 @@ class Evaluation:
         content = self.clean.summary | {"conditions": {judged.name: judged.summary for judged in self.lists[1:]}}
         if self.thresholds is None:
             return content | {"not_calibrated": self.not_calibrated}
-        content["calibration"] = self.thresholds.calibration.to_dict() | {"on_these_trials": self.on_itself}
+        content["calibration"] = asdict(self.thresholds.calibration) | {"on_these_trials": self.on_itself}
         content["held_out_operating_points"] = {use: asdict(result) for use, result in self.thresholds.held_out.items()}
         return content | {"no_operating_point": self.thresholds.refused}
 

@@ -93,5 +93,5 @@ class Thresholds:
             use: asdict(point) | {"score": self.score_at(use), "held_out": asdict(self.held_out[use])}
             for use, point in self.points.items()
         }
-        content = {"calibration": self.calibration.to_dict(), "operating_points": points, "not_chosen": self.refused}
+        content = {"calibration": asdict(self.calibration), "operating_points": points, "not_chosen": self.refused}
         write_json(content | {"from": origin}, path)

@@ -181,7 +181,7 @@ def calibration_entry(measured: Measured, file: str, fingerprint: str) -> dict:
     return {
         "file": file,
         "fingerprint": fingerprint,
-        "calibration": thresholds.calibration.to_dict(),
+        "calibration": asdict(thresholds.calibration),
         "operating_points": points,
         "error_rates": _curve(measured.llrs, measured.trials.is_target),
         "eer": _rate(asdict(measured.figures["eer"])),

@@ -12,7 +12,7 @@ conditions" (log durations).
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,28 +66,6 @@ class Calibration:
         if self.quality_slopes:
             raise ValueError(f"the LLR also depends on {', '.join(self.quality_slopes)}: no score alone has an LLR")
         return (llr - self.offset) / self.slope
-
-    def to_dict(self) -> dict[str, object]:
-        """Return a dictionary for JSON, from which ``from_dict`` makes an equal calibration."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, object]) -> "Calibration":
-        """Return the calibration that ``to_dict`` wrote; InputError where a value is missing, unknown or no number."""
-        expected = set(cls.__dataclass_fields__)
-        if not isinstance(content, Mapping) or set(content) != expected:
-            found = sorted(content) if isinstance(content, Mapping) else type(content).__name__
-            raise InputError(f"a calibration holds {sorted(expected)}, found {found}: write it with to_dict again")
-        slopes = content["quality_slopes"]
-        if not isinstance(slopes, Mapping):
-            raise InputError(f"the calibration's quality_slopes are {slopes!r}: expected names with numbers")
-        numbers = {name: value for name, value in content.items() if name != "quality_slopes"}
-        for name, value in (*numbers.items(), *slopes.items()):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"the calibration's {name} is {value!r}: expected a finite number")
-        if not numbers["slope"] > 0.0:
-            raise InputError(f"the calibration's slope is {numbers['slope']}: expected a number above 0")
-        return cls(**numbers, quality_slopes=dict(slopes))
 
 
 def log_durations(enrol_duration_s: np.ndarray, test_duration_s: np.ndarray) -> dict[str, np.ndarray]:

@@ -81,7 +81,7 @@ def test_durations_as_quality_lower_the_cost_where_short_utterances_score_lower(
 def test_calibration_json_gives_back_the_calibration_and_the_thresholds(thresholds, tmp_path):
     thresholds.write(tmp_path / "calibration.json", {"speakers": 20})
     content = json.loads((tmp_path / "calibration.json").read_text())
-    assert Calibration.from_dict(content["calibration"]) == thresholds.calibration
+    assert Calibration(**content["calibration"]) == thresholds.calibration
     point = content["operating_points"]["smart_speaker"]
     assert thresholds.calibration.llrs([point["score"]])[0] == pytest.approx(point["threshold"])
     assert point["held_out"]["num_nontarget"] == 19_000
