@@ -144,8 +144,8 @@ def _results(facts: CardFacts) -> list[str]:
     )
     rows = []
     for precision, measured in facts.by_precision.items():
-        eer, cllr = (measured.figures[name] for name in ("eer", "cllr"))
-        rows.append((_code(ONNX_NAMES[precision]), _rate(eer), number(cllr.estimate, (cllr.lower, cllr.upper))))
+        eer, cllr = per_cent(measured.figures["eer"]), number(measured.figures["cllr"])
+        rows.append((_code(ONNX_NAMES[precision]), eer, cllr))
     return [words, table(("file", "EER", "C_llr, bits"), rows), left_out(facts.run)]
 
 
@@ -179,7 +179,9 @@ def _conditions(facts: CardFacts) -> list[str]:
     """Return error rates on altered speech at the threshold for clean speech."""
     if not facts.conditions:
         return []
-    rows = [(name, *(_rate(rates[key]) for key in ("eer", "far", "frr"))) for name, rates in facts.conditions.items()]
+    rows = [
+        (name, *(per_cent(rates[key]) for key in ("eer", "far", "frr"))) for name, rates in facts.conditions.items()
+    ]
     words = f"The same trials (fp32) with each utterance altered at random, at the threshold for {facts.use} above."
     limit = facts.by_precision["fp32"].thresholds.points[facts.use].max_far
     worst, rates = max(facts.conditions.items(), key=lambda item: item[1]["far"].estimate)
@@ -205,7 +207,7 @@ def _group(group: GroupTable) -> str:
         (
             row.name,
             row.num_speakers,
-            *(_rate(rate) if rate else NONE for rate in (row.eer, row.far, row.frr)),
+            *(per_cent(rate) for rate in (row.eer, row.far, row.frr)),
             row.remark,
         )
         for row in group.rows
@@ -234,10 +236,6 @@ def _untested(facts: CardFacts) -> str:
 
 def _files(facts: CardFacts) -> Markdown:
     return table(("file", "size"), [(_code(name), f"{size / 1e6:,.3f} MB") for name, size in facts.sizes.items()])
-
-
-def _rate(rate: Interval) -> str:
-    return per_cent(rate.estimate, (rate.lower, rate.upper))
 
 
 def _code(name: str) -> Markdown:
