@@ -359,10 +359,12 @@ class _SortedTrials:
 
     def _cuts(self) -> np.ndarray:
         """Return the first trial of each block, and the number of trials."""
+        starts_tie = np.append(0, np.flatnonzero(self.ends_tie) + 1)
+        if starts_tie.size <= NUM_BLOCKS_WANTED:  # few distinct scores: every operating point is a cut
+            return starts_tie
         num_trials = self.scores.size
         length = np.clip(num_trials // NUM_BLOCKS_WANTED, MIN_TRIALS_PER_BLOCK, TRIALS_PER_BLOCK)
         wanted = np.arange(0, num_trials, max(int(length), num_trials // MAX_BLOCKS))
-        starts_tie = np.append(0, np.flatnonzero(self.ends_tie) + 1)
         return np.unique(np.append(starts_tie[np.searchsorted(starts_tie, wanted)], num_trials))
 
     def weights(self, multiplicity: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -393,6 +395,7 @@ class _Resamples:
     ) -> None:
         self._trials, self._multiplicity = trials, np.ascontiguousarray(multiplicity.T)  # (resamples, speakers + 1)
         self._target_below, self._nontarget_below = target_below, nontarget_below
+        self.are_all_points = trials.cuts.size == np.count_nonzero(trials.ends_tie) + 1
         self.frr = target_below / target_below[-1]
         self.far = (nontarget_below[-1] - nontarget_below) / nontarget_below[-1]
 
@@ -484,6 +487,8 @@ class _FromOperatingPoints:
     def values(self, points: _Resamples) -> np.ndarray:
         """Return the figure of each resample, (resamples,)."""
         first_cuts, last_cuts = self._cuts(points)
+        if points.are_all_points:
+            return self._read_all(points, last_cuts, np.arange(last_cuts.size))
         spans = enumerate(zip(first_cuts, last_cuts, strict=True))
         return np.array([self._read(points.rates_between(number, first, last)) for number, (first, last) in spans])
 
@@ -498,6 +503,11 @@ class Eer(_FromOperatingPoints):
 
     def _read(self, rates: ErrorRates) -> float:
         return rates.equal_error_rate()[0]
+
+    def _read_all(self, points: _Resamples, right: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+        before, after = points.frr[right - 1, resamples], points.frr[right, resamples]
+        gap_before, gap_after = before - points.far[right - 1, resamples], after - points.far[right, resamples]
+        return before + gap_before / (gap_before - gap_after) * (after - before)
 
     def highest_without_errors(self, frr: float, far: float) -> float:
         return max(frr, far)
@@ -518,6 +528,9 @@ class FrrAtFar(_FromOperatingPoints):
 
     def _read(self, rates: ErrorRates) -> float:
         return rates.frr_at_far(self.max_far)[0]
+
+    def _read_all(self, points: _Resamples, right: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+        return points.frr[right, resamples]
 
     def highest_without_errors(self, frr: float, far: float) -> float:
         return frr
@@ -552,6 +565,9 @@ class MinDcf(_FromOperatingPoints):
 
     def _read(self, rates: ErrorRates) -> float:
         return rates.min_dcf(self.p_target, self.c_miss, self.c_fa)[0]
+
+    def _read_all(self, points: _Resamples, right: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+        return (self._weights[0] * points.frr + self._weights[1] * points.far).min(axis=0)
 
     def highest_without_errors(self, frr: float, far: float) -> float:
         miss_weight, fa_weight = self._weights

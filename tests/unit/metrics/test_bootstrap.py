@@ -87,6 +87,7 @@ def test_a_resample_equals_the_trials_repeated_as_often_as_drawn(seed, num_speak
     scores, is_target, enrol, test = speaker_trials(seed, num_speakers, utterances=3, distance=1.5)
     scores = scores.round(decimals)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "NUM_BLOCKS_WANTED", 2**12 if block == 64 else 1)  # every point a cut, or blocks
         patch.setattr(bootstrap, "TRIALS_PER_BLOCK", block)
         patch.setattr(bootstrap, "MIN_TRIALS_PER_BLOCK", block)
         patch.setattr(bootstrap, "REPLICATES_AT_A_TIME", 5)
