@@ -14,7 +14,6 @@ Writes to results/<hparams>/<corpus>/<seed>: manifests/, hyperparams.yaml, env.l
 per epoch), curves.png and save/ (the best and the last checkpoint). The same command resumes an interrupted run.
 """
 
-import dataclasses
 import logging
 import math
 import shlex
@@ -32,7 +31,7 @@ from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.distributed import ddp_init_group, if_main_process, run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
@@ -42,7 +41,7 @@ from voice_biometrics.common.manifest import data_roots
 from voice_biometrics.experiment.hparams import as_yaml, check_arguments, merged_tree, readable_errors
 from voice_biometrics.experiment.run_folder import check_same_hparams, only_run_in, read_epochs, write_merged
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S
-from voice_biometrics.training.brain import SpeakerBrain
+from voice_biometrics.training.brain import SpeakerBrain, init_processes
 from voice_biometrics.training.dataio import CropReader, several_crops, train_loader_options
 from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
 from voice_biometrics.training.transfer import check_transfer, start_from
@@ -76,14 +75,6 @@ def main(argv: list[str]) -> None:
         )
     if if_main_process():
         print_results(folder, shlex.join(argv))
-
-
-def init_processes(run_opts: sb.utils.run_opts.RunOptions) -> sb.utils.run_opts.RunOptions:
-    """Join the other processes of a ``torchrun``, on a CPU through gloo."""
-    if not torch.cuda.is_available():
-        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
-    ddp_init_group(run_opts)
-    return run_opts
 
 
 def prepare_data(hparams: dict) -> None:

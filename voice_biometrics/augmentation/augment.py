@@ -1,9 +1,7 @@
-"""Augmentation of training crops: rooms, noise, microphones, levels, telephone lines, and speeds as new speakers.
+"""Augmentation of training crops: rooms, noise, microphones, levels, telephone lines, speeds; masking of features.
 
-All that is drawn follows from seed, epoch and utterance, so that a run that was stopped goes on exactly as it would
-have. The ranges are wider than the evaluation's conditions, and microphones and rooms are made in another way.
-
-Time and frequency masking of training features, by SpeechBrain's modules, with a randomness that can be repeated.
+Random choices depend on seed, epoch and utterance only, so a resumed run makes the same ones. The ranges are wider than
+those of the evaluation's conditions, and microphones and rooms are simulated differently.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,8 +33,8 @@ Mask = Callable[[torch.Tensor], torch.Tensor]
 def masked(features: torch.Tensor, masks: Sequence[Mask], seed: str) -> torch.Tensor:
     """Return ``features`` (utterances, frames, features) after all ``masks``, such as SpeechBrain's SpectrogramDrop.
 
-    These draw from PyTorch's own generator, which no checkpoint restores within an epoch. So it follows from ``seed``
-    here, and is left as it was found.
+    Masks draw from PyTorch's global generator, which checkpoints do not restore within an epoch. It is seeded with
+    ``seed`` here, and restored.
     """
     if not masks:
         return features
@@ -49,33 +47,33 @@ def masked(features: torch.Tensor, masks: Sequence[Mask], seed: str) -> torch.Te
 
 
 SNR_DB = {ColouredNoise: (0.0, 25.0), Babble: (3.0, 20.0), RecordedNoise: (0.0, 20.0)}
-MICROPHONE_BANDS = (3, 9)  # how many there are
-MICROPHONE_HZ = (80.0, 7600.0)  # where each may lie
+MICROPHONE_BANDS = (3, 9)  # number of bands
+MICROPHONE_HZ = (80.0, 7600.0)  # range of their frequencies
 MICROPHONE_DB = (-12.0, 12.0)  # gain at each
 MICROPHONE_S = 0.02  # short, so that it costs little
 PEAK = (0.01, 1.0)  # drawn evenly in dB
 TELEPHONE_LOW_HZ = (200, 250, 300, 350)
 TELEPHONE_HIGH_HZ = (3000, 3200, 3400, 3600)
 TELEPHONE_BITS = (6, 7, 8)
-SPEEDS = (0.5, 2.0)  # what may be asked for
+SPEEDS = (0.5, 2.0)  # allowed range
 
 
 class Augmentation:
-    """Alters training crops, each in its own way, anew each epoch.
+    """Random augmentation of training crops, different in each epoch.
 
     Arguments
     ---------
-    sample_rate: of the crops, Hz.
-    seed: of all that is drawn.
-    speeds: of which one is drawn for each crop; 1.0 is unchanged.
-    room, noise, channel, telephone: the share of crops, 0 to 1, that is heard in a room; with coloured noise, babble of
-        other training speakers or recorded noise; through another microphone at another level; over a telephone line.
-    noise_folder: recorded noises, such as MUSAN; "": none.
-    rir_folder: measured impulse responses, which then take turns with simulated rooms; "": none.
+    sample_rate : of the crops, Hz.
+    seed : of the random choices.
+    speeds : one is drawn for each crop; 1.0 is the original speed.
+    room, noise, channel, telephone : fraction of crops, 0 to 1, with reverberation; with coloured noise, babble of
+        other training speakers or recorded noise; with another microphone and level; with a telephone line.
+    noise_folder : recorded noises, such as MUSAN; "": none.
+    rir_folder : measured impulse responses, used beside simulated rooms; "": none.
 
     Raises
     ------
-    InputError: a share is not within 0 and 1, or speeds are not different numbers of 0.5 to 2.
+    InputError : a fraction is not within 0 and 1, or speeds are not different numbers of 0.5 to 2.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class Augmentation:
         self.shares = {"room": room, "noise": noise, "channel": channel, "telephone": telephone}
         for name, share in self.shares.items():
             if not 0 <= share <= 1:
-                raise InputError(f"augment_{name} {share}: expected a share of the crops, from 0 to 1")
+                raise InputError(f"augment_{name} {share}: expected a fraction of the crops, from 0 to 1")
         self.noise_folder, self.rir_folder = noise_folder, rir_folder
         self.rooms: list[SimulatedRooms | RecordedRooms] = []
         self.noises: list[ColouredNoise | Babble | RecordedNoise] = []
@@ -113,13 +111,13 @@ class Augmentation:
             self.noises += [RecordedNoise(self.noise_folder, self.sample_rate)] if self.noise_folder else []
 
     def speed_number(self, epoch: int, utt_id: str) -> int:
-        """Return which of ``speeds`` an utterance has in an epoch."""
+        """Return the index in ``speeds`` of an utterance's speed in an epoch."""
         if len(self.speeds) == 1:
             return 0
         return int(generator_for(f"speed/{self.seed}/{epoch}/{utt_id}").integers(len(self.speeds)))
 
     def __call__(self, samples: np.ndarray, epoch: int, utt_id: str, spk_id: str) -> np.ndarray:
-        """Return ``samples`` (samples,) of ``spk_id`` as another recording of it might sound, of the same length."""
+        """Return ``samples`` (samples,) of the speaker ``spk_id``, augmented, with the same length."""
         if not any(self.shares.values()):
             return samples
         rng = generator_for(f"augmentation/{self.seed}/{epoch}/{utt_id}")
@@ -139,7 +137,7 @@ class Augmentation:
 
 
 def check_speeds(speeds: Sequence[float]) -> list[float]:
-    """Return ``speeds``; InputError unless they are different numbers within SPEEDS."""
+    """Return ``speeds``; InputError unless they are different numbers in the range SPEEDS."""
     speeds = list(speeds) if isinstance(speeds, Sequence) else []
     if not speeds or len(set(speeds)) < len(speeds) or not all(SPEEDS[0] <= speed <= SPEEDS[1] for speed in speeds):
         raise InputError(
@@ -149,7 +147,7 @@ def check_speeds(speeds: Sequence[float]) -> list[float]:
 
 
 def draw_microphone(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the impulse response (taps,) of a random number of gains at random frequencies."""
+    """Return the impulse response (taps,) of an equaliser with random bands."""
     num_bands = rng.integers(*MICROPHONE_BANDS, endpoint=True)
     band_hz = np.sort(np.exp(rng.uniform(*np.log(MICROPHONE_HZ), num_bands)))
     return equaliser_response(sample_rate, rng.uniform(*MICROPHONE_DB, num_bands), band_hz, MICROPHONE_S)

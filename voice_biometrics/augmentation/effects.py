@@ -1,8 +1,6 @@
-"""What microphones, rooms, noise and telephone lines do to speech: float32 (samples,) to float32 of the same length.
+"""Effects of microphones, rooms, noise and telephone lines on speech: float32 (samples,) to float32 of equal length.
 
-Needs no PyTorch. Nothing here draws its strength: callers state it, and pass a generator where sound itself is random.
-
-Random generators that follow from a text alone: the same in every process, whatever was drawn before.
+Callers give the strength of an effect, and a generator for random sounds. PyTorch is not needed.
 """
 
 import hashlib
@@ -16,7 +14,7 @@ from scipy.signal import butter, fftconvolve, oaconvolve, sosfilt
 
 
 def generator_for(text: str) -> np.random.Generator:
-    """Return a generator whose seed is ``text``; ``hash`` would differ between processes."""
+    """Return a random generator seeded with ``text``, equal in every process (unlike ``hash``)."""
     return np.random.default_rng(np.frombuffer(hashlib.sha256(text.encode()).digest(), "<u4"))
 
 
@@ -43,8 +41,7 @@ def equaliser_response(
 ) -> np.ndarray:
     """Return the impulse response, float32 (taps,), of gains ``band_db``, in dB, at ``band_hz``, smooth in between.
 
-    It is symmetric: the direct sound stands in the middle, and no frequency is delayed against another. What differs
-    within ``1 / duration_s`` Hz is smoothed out.
+    It is symmetric (linear phase), with the direct sound in the middle. Its resolution is ``1 / duration_s`` Hz.
     """
     half = round(duration_s * sample_rate / 2)
     freq_hz = rfftfreq(2 * half, 1 / sample_rate)
@@ -59,10 +56,10 @@ def equalise(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def room_response(sample_rate: int, rng: np.random.Generator, decay_s: float, room_db: float) -> np.ndarray:
-    """Return a room's impulse response, float32 (taps,): the direct sound 1, then noise that dies away.
+    """Return a room's impulse response, float32 (taps,): the direct sound 1, then decaying noise.
 
-    ``decay_s`` is the time in which the noise falls by 60 dB, seconds, and ``room_db`` how far its energy is below the
-    direct sound, dB.
+    ``decay_s`` is the time in which the noise falls by 60 dB, seconds; ``room_db`` is the ratio of the energies of
+    direct sound and noise, dB.
     """
     num_taps = max(2, round(decay_s * sample_rate))
     tail = rng.standard_normal(num_taps, dtype=np.float32)
@@ -74,9 +71,9 @@ def room_response(sample_rate: int, rng: np.random.Generator, decay_s: float, ro
 
 
 def convolve(samples: np.ndarray, response: np.ndarray, direct: int = 0) -> np.ndarray:
-    """Return ``samples`` heard through the impulse ``response`` (taps,), whose tap ``direct`` is the direct sound.
+    """Return ``samples`` convolved with ``response`` (taps,), whose tap ``direct`` is the direct sound.
 
-    What would sound before the beginning and after the end is cut.
+    The result is cut to the length of ``samples``.
     """
     by_fft = oaconvolve if response.size < SHORT_RESPONSE else fftconvolve  # in blocks, or at once
     return by_fft(samples, response)[direct : direct + samples.size]
@@ -106,7 +103,7 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 def telephone_line(
     samples: np.ndarray, sample_rate: int, band_hz: tuple[int, int] = TELEPHONE_HZ, num_bits: int = 8
 ) -> np.ndarray:
-    """Return ``samples`` as a telephone line passes them on: 8 kHz, ``band_hz`` and mu-law of ``num_bits``.
+    """Return ``samples`` through a telephone line: 8 kHz, band-pass ``band_hz`` and mu-law of ``num_bits``.
 
     Source: ITU-T G.711, its law as a formula; +0 and -0 are one, so that silence stays silence.
     """

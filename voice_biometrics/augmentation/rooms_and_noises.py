@@ -1,7 +1,6 @@
-"""Where training's rooms and noises come from: simulated and made once a run, or read from folders.
+"""Rooms and noises for augmentation: simulated once per run from the seed, or read from folders.
 
-What is made follows from the seed. Rooms and voices are kept in memory, since drawing must cost far less than a
-training step.
+Rooms and voices are kept in memory, since drawing them must cost far less than a training step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ VOICES_TOGETHER = (3, 8)
 
 
 class SimulatedRooms:
-    """Shoebox rooms with a speaker and a microphone somewhere in them, by the image source method."""
+    """Shoebox rooms with a random speaker and microphone position, by the image source method."""
 
     def __init__(self, sample_rate: int, seed: int) -> None:
         rng = generator_for(f"rooms/{seed}")
@@ -70,7 +69,7 @@ def from_direct_sound(response: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 class RecordedRooms:
-    """Impulse responses measured by somebody: a folder of audio files, of which the first channel is taken."""
+    """Measured impulse responses: the first channel of the audio files in a folder."""
 
     def __init__(self, folder: str, sample_rate: int) -> None:
         self.folder, self.sample_rate = Path(folder), sample_rate
@@ -96,7 +95,7 @@ def _read_response(path: Path, sample_rate: int) -> np.ndarray:
 
 
 class ColouredNoise:
-    """Noise of all colours, of which two are mixed each time."""
+    """Noise of random colours; each draw mixes two of them."""
 
     def __init__(self, sample_rate: int, seed: int) -> None:
         rng = generator_for(f"noises/{seed}")
@@ -125,7 +124,7 @@ class Babble:
         self.speakers = np.array([rows[number]["spk_id"] for number in chosen])
 
     def draw(self, num_samples: int, rng: np.random.Generator, spk_id: str) -> np.ndarray:
-        """Return babble (samples,); silence when nobody but ``spk_id`` is there."""
+        """Return babble (samples,); silence if there are no speakers but ``spk_id``."""
         others = np.flatnonzero(self.speakers != spk_id)
         babble = np.zeros(num_samples, np.float32)
         for number in rng.choice(others, rng.integers(*VOICES_TOGETHER, endpoint=True)) if others.size else ():
@@ -142,7 +141,7 @@ def _read_voice(row: Mapping, sample_rate: int) -> np.ndarray:
 
 
 class RecordedNoise:
-    """The files of a folder such as MUSAN; those below a folder called ``speech`` are left out, for babble is made."""
+    """The files of a folder such as MUSAN, without those in folders called ``speech``."""
 
     def __init__(self, folder: str, sample_rate: int) -> None:
         self.folder, self.sample_rate = Path(folder), sample_rate
@@ -152,7 +151,7 @@ class RecordedNoise:
             raise InputError(f"{folder}: expected noises besides speech/, found none; check --noise_folder")
 
     def draw(self, num_samples: int, rng: np.random.Generator, spk_id: str) -> np.ndarray:
-        """Return a random part (samples,) of a random file, repeated where the file is shorter."""
+        """Return a random part (samples,) of a random file, repeated if the file is shorter."""
         path = self.folder / self.paths[rng.integers(len(self.paths))]
         header = read_header(path)
         if header.fault:
@@ -164,14 +163,14 @@ class RecordedNoise:
 
 
 def list_below(folder: Path, key: str, expected: str) -> list[str]:
-    """Return the audio files below ``folder``, relative and sorted; InputError when it is not there or has none."""
+    """Return the audio files below ``folder``, relative and sorted; InputError if there are none."""
     if not folder.is_dir():
         raise InputError(f'{folder}: expected a folder of {expected}, found none; check --{key} ("" does without)')
     return list_audio(folder)
 
 
 def loop(sound: np.ndarray, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``num_samples`` of an endless loop of ``sound`` from a random place on."""
+    """Return ``num_samples`` of the repeated ``sound``, from a random start."""
     start = rng.integers(sound.size)
     part = sound[start : start + num_samples]
     return part if part.size == num_samples else repeat_to(np.roll(sound, -start), num_samples)[:num_samples]

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there, and recovery that goes past a broken one.
+"""Atomic checkpoints, and recovery that skips broken ones.
 
-SpeechBrain's Checkpointer writes its files one by one into the final folder; a kill or a full disk in the middle leaves
-a folder that looks like a checkpoint and cannot be loaded. Here the folder gets its name when it is complete.
+SpeechBrain's Checkpointer writes its files one by one into the final folder. A kill or a full disk meanwhile leaves a
+folder that looks like a checkpoint and cannot be loaded. Here the folder is renamed when it is complete.
 """
 
 import logging
@@ -21,7 +21,7 @@ BROKEN = "broken-"
 
 
 class WholeCheckpointer(Checkpointer):
-    """SpeechBrain's Checkpointer, with folders that appear complete and a check before loading."""
+    """SpeechBrain's Checkpointer, with atomic folders and a check before loading."""
 
     def _new_checkpoint_dirpath(self) -> Path:
         """Return the folder to write to; ``save_checkpoint`` renames it."""
@@ -31,7 +31,7 @@ class WholeCheckpointer(Checkpointer):
     def save_checkpoint(self, *args, **kwargs) -> Checkpoint | None:
         """Save a checkpoint under a temporary name and rename its folder.
 
-        Raises InputError when it cannot be written; the checkpoints before it are as they were.
+        Raises InputError if it cannot be written; earlier checkpoints are unchanged.
         """
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(UNFINISHED + "*"):
@@ -41,8 +41,8 @@ class WholeCheckpointer(Checkpointer):
             checkpoint = super().save_checkpoint(*args, **{**kwargs, "verbosity": logging.DEBUG})
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise InputError(
-                f"{self.checkpoints_dir}: the checkpoint could not be written ({error}); make room and start again "
-                "with the same command: training goes on from the checkpoint before"
+                f"{self.checkpoints_dir}: the checkpoint could not be written ({error}); free disk space and "
+                "repeat the command: training resumes from the previous checkpoint"
             ) from error
         ddp_barrier()
         if checkpoint is not None:
@@ -53,10 +53,10 @@ class WholeCheckpointer(Checkpointer):
         return checkpoint
 
     def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
-        """Load the best of the sound checkpoints by the given criterion (the newest by default), if there is one.
+        """Load the best readable checkpoint by the given criterion (the newest by default), if there is one.
 
-        A checkpoint that cannot be read is set aside under another name and told. Raises InputError when a sound one
-        does not fit the network of the hparams.
+        Unreadable checkpoints are renamed, with a warning. Raises InputError if a readable one does not fit the network
+        of the hparams.
         """
         if if_main_process():
             for checkpoint in self.list_checkpoints():
@@ -68,33 +68,33 @@ class WholeCheckpointer(Checkpointer):
         return checkpoint
 
     def find_best(self) -> Checkpoint | None:
-        """Return the checkpoint that ``load_best`` loads, None when there is none."""
+        """Return the checkpoint that ``load_best`` loads, or None."""
         return self.find_checkpoint(min_key="EER") or self.find_checkpoint()
 
     def load_best(self) -> Checkpoint:
-        """Load the checkpoint of the lowest EER on held-out speakers, or the newest where nobody was held out.
+        """Load the checkpoint with the lowest EER on held-out speakers, or the newest without held-out speakers.
 
-        Raises InputError when there is none, or it cannot be loaded.
+        Raises InputError if there is none, or it cannot be loaded.
         """
         return self._load_for_use(self.find_best())
 
     def load_newest(self) -> Checkpoint:
-        """Load the newest checkpoint; InputError when there is none, or it cannot be loaded."""
+        """Load the newest checkpoint; InputError if there is none, or it cannot be loaded."""
         return self._load_for_use(self.find_checkpoint())
 
     def _load_for_use(self, checkpoint: Checkpoint | None) -> Checkpoint:
-        """Load a checkpoint without setting a broken one aside."""
+        """Load a checkpoint, leaving a broken one in place."""
         if checkpoint is None:
             raise InputError(f"{self.checkpoints_dir}: no checkpoint; train first: python train.py, same arguments")
         faults = [_fault(path) for name, path in checkpoint.paramfiles.items() if name in self.recoverables]
         if any(faults):
             found = " ".join(faults).strip()
-            raise InputError(f"{checkpoint.path}: damaged ({found}); train on, or remove this folder")
+            raise InputError(f"{checkpoint.path}: damaged ({found}); resume training, or remove this folder")
         self._load_or_explain(checkpoint)
         return checkpoint
 
     def _set_aside_if_broken(self, checkpoint: Checkpoint) -> None:
-        """Rename the folder of a checkpoint one of whose files is missing, truncated or foreign."""
+        """Rename the folder of a checkpoint with a missing or unreadable file."""
         missing = [name for name in self.recoverables if name not in checkpoint.paramfiles and "dataloader" not in name]
         faults = [f"{name}.ckpt is missing" for name in missing]
         faults += [fault for path in checkpoint.paramfiles.values() if (fault := _fault(path))]
@@ -105,21 +105,21 @@ class WholeCheckpointer(Checkpointer):
             logger.warning("Checkpoint %s is broken (%s): set aside as %s", checkpoint.path, faults[0], aside.name)
 
     def _load_or_explain(self, checkpoint: Checkpoint) -> None:
-        """Load a checkpoint, turning a misfit into an InputError."""
+        """Load a checkpoint; InputError if it does not fit."""
         try:
             self.load_checkpoint(checkpoint)
         except (RuntimeError, ValueError, KeyError) as error:
             first_lines = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{checkpoint.path}: does not fit the network of these hparams and speakers: {first_lines}; give the "
-                "arguments that it was trained with, or train into another folder (--output_folder)"
+                "arguments of its training, or train into another folder (--output_folder)"
             ) from error
 
 
 def _fault(path: Path) -> str:
-    """Say why one file of a checkpoint cannot be read, or nothing when it can.
+    """Return why a checkpoint file cannot be read, or an empty text.
 
-    Networks, optimisers and schedulers are archives of torch's; the small states of SpeechBrain's are text.
+    Networks, optimisers and schedulers are torch archives; SpeechBrain's small states are text.
     """
     try:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""SpeechBrain's ECAPA-TDNN with one part taken out or exchanged, where its constructor has no switch.
+"""ECAPA-TDNN with one part removed or replaced, for ablations that SpeechBrain's constructor has no option for.
 
 All take the arguments of ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN`` and are called like it.
 """
@@ -12,7 +12,7 @@ from voice_biometrics.models.original_ecapa import weighted_mean_std
 
 
 class EcapaWithoutSqueeze(FastECAPA):
-    """No squeeze-and-excitation: the channels of a block are not weighted by the whole utterance."""
+    """Without squeeze-and-excitation."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
@@ -21,9 +21,9 @@ class EcapaWithoutSqueeze(FastECAPA):
 
 
 class EcapaWithoutRes2(FastECAPA):
-    """One convolution over all channels of a block in place of a chain over groups of them.
+    """One convolution over all channels of a block instead of Res2's chain over groups of channels.
 
-    SpeechBrain's ``res2net_scale=1`` would leave out the convolution altogether.
+    SpeechBrain's ``res2net_scale=1`` would omit the convolution.
     """
 
     def __init__(self, *args, kernel_sizes: list[int] = (5, 3, 3, 3, 1), dilations=(1, 2, 3, 4, 1), **options) -> None:
@@ -33,7 +33,7 @@ class EcapaWithoutRes2(FastECAPA):
 
 
 class EcapaWithoutAggregation(FastECAPA):
-    """Only the last block's output goes on to the pooling, not those of all blocks."""
+    """Without multi-layer aggregation: only the output of the last block is pooled."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
@@ -41,7 +41,7 @@ class EcapaWithoutAggregation(FastECAPA):
 
 
 class EcapaMeanStdPooling(FastECAPA):
-    """Mean and standard deviation over the frames, all of which count alike, in place of attention."""
+    """Unweighted mean and standard deviation over the frames instead of attention."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
@@ -49,7 +49,7 @@ class EcapaMeanStdPooling(FastECAPA):
 
 
 class EcapaSharedAttention(FastECAPA):
-    """Attention that weights a frame alike for all channels, in place of each channel by itself."""
+    """One attention weight per frame for all channels, instead of one per channel."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
@@ -57,13 +57,13 @@ class EcapaSharedAttention(FastECAPA):
 
 
 class EcapaTransformer(FastECAPA):
-    """A transformer layer between the blocks and the pooling; it sees the whole utterance, and no positions.
+    """A transformer layer, without positional encoding, between the blocks and the pooling.
 
     Arguments
     ---------
-    args, options: of ``ECAPA_TDNN``; the layer has the width of its last channels.
-    num_heads: of the self-attention.
-    feedforward: width of the layer's inner part.
+    args, options : of ``ECAPA_TDNN``; the layer has the width of its last channels.
+    num_heads : of the self-attention.
+    feedforward : hidden width of the layer.
     """
 
     def __init__(self, *args, num_heads: int = 4, feedforward: int = 256, **options) -> None:
@@ -72,7 +72,7 @@ class EcapaTransformer(FastECAPA):
 
 
 class PassFrames(nn.Module):
-    """Return the frames as they are."""
+    """Identity."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return ``x``, (utterances, channels, frames)."""
@@ -80,7 +80,7 @@ class PassFrames(nn.Module):
 
 
 class LastBlock(TDNNBlock):
-    """A TDNN layer on the last block's channels of all blocks' joined outputs."""
+    """A TDNN layer on the channels of the last block among the concatenated outputs of all blocks."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1, dilation=1)
@@ -97,14 +97,14 @@ class MeanStdPooling(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return (utterances, 2 * channels, 1) of ``x`` (utterances, channels, frames).
 
-        ``lengths`` (utterances,) in (0, 1] are the shares of valid frames.
+        ``lengths`` (utterances,) in (0, 1] are the fractions of valid frames.
         """
         weights = _valid_frames(x, lengths).unsqueeze(1).float()  # (utterances, 1, frames)
         return weighted_mean_std(x, weights / weights.sum(dim=2, keepdim=True)).unsqueeze(2)
 
 
 class TransformerPooling(nn.Module):
-    """A transformer layer, then the pooling that is given."""
+    """A transformer layer, then ``pooling``."""
 
     def __init__(self, pooling: nn.Module, channels: int, num_heads: int, feedforward: int) -> None:
         super().__init__()
@@ -114,14 +114,14 @@ class TransformerPooling(nn.Module):
         self.pooling = pooling
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return what the pooling makes of ``x`` (utterances, channels, frames), padded as in ``MeanStdPooling``."""
+        """Pool ``x`` (utterances, channels, frames), padded as in ``MeanStdPooling``."""
         padding = ~_valid_frames(x, lengths)
         x = self.layer(x.transpose(1, 2), src_key_padding_mask=padding).transpose(1, 2)
         return self.pooling(x, lengths=lengths)
 
 
 def _valid_frames(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return (utterances, frames), True where a frame is no padding."""
+    """Return (utterances, frames), True for frames that are not padding."""
     num_frames = x.shape[2]
     if lengths is None:
         lengths = x.new_ones(len(x))

@@ -1,5 +1,6 @@
 """SpeakerBrain: training of a speaker-embedding network, and its EER on held-out speakers as validation."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pandas as pd
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils.distributed import ddp_init_group, if_main_process, main_process_only
+from speechbrain.utils.run_opts import RunOptions
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -48,6 +50,14 @@ class EqualErrorRate:
         embeddings = np.stack(list(self.embeddings.values()))
         scores = score_trials(embeddings, pd.Index(list(self.embeddings)), self.trials)
         return equal_error_rate(scores["score"].to_numpy(), scores["target"].to_numpy() == 1)[0]
+
+
+def init_processes(run_opts: RunOptions) -> RunOptions:
+    """Join the other processes of a ``torchrun``, through gloo on a CPU, and return the options."""
+    if not torch.cuda.is_available():
+        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
+    ddp_init_group(run_opts)
+    return run_opts
 
 
 class SpeakerBrain(sb.Brain):

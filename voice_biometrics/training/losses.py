@@ -1,7 +1,7 @@
 """Losses that SpeechBrain does not have, beside its ``AngularMargin`` and ``AdditiveAngularMargin`` (AAM).
 
-The margins turn cosines into logits and go into SpeechBrain's ``LogSoftmaxWrapper``, as its own do. The others take
-what a network or its head puts out and the speakers' numbers, and return a mean loss.
+The margins map cosines to logits and are wrapped in ``LogSoftmaxWrapper``, like SpeechBrain's own. The other losses
+take the outputs of a network or its head and the class numbers, and return a mean loss.
 """
 
 import math
@@ -17,14 +17,14 @@ from voice_biometrics.common.errors import InputError
 class WarmUpMargin(AdditiveAngularMargin):
     """SpeechBrain's AAM with a margin that grows linearly from 0 over the first epochs.
 
-    The margin follows from ``epochs_done`` alone, which ``set_progress`` sets before each step, so a run that was
-    stopped goes on with the same margin.
+    The margin depends on ``epochs_done`` only, which ``set_progress`` sets before each step, so a resumed run has the
+    same margin.
 
     Arguments
     ---------
-    margin: added to the angle of the true speaker when the warm-up is over, radians.
+    margin: added to the angle of the true speaker after the warm-up, radians.
     scale: of the logits.
-    warm_up_epochs: epochs until then; 0 for the whole margin from the beginning.
+    warm_up_epochs: epochs until then; 0: the full margin from the start.
     easy_margin: SpeechBrain's.
 
     Raises
@@ -44,7 +44,7 @@ class WarmUpMargin(AdditiveAngularMargin):
 
     @property
     def epochs_done(self) -> float:
-        """Epochs that were trained, with their fraction."""
+        """Epochs trained so far, fractional."""
         return self._epochs_done
 
     @epochs_done.setter
@@ -58,14 +58,14 @@ class WarmUpMargin(AdditiveAngularMargin):
 
 
 class InterTopKMargin(WarmUpMargin):
-    """AAM that also pushes away the speakers who are most alike: a penalty on the k highest non-target cosines.
+    """AAM with a penalty on the k most similar other speakers (the highest non-target cosines).
 
-    Their angle is made smaller by ``top_k_margin``, so that their logit grows. With ``top_k`` 0 it is plain AAM.
+    Their angle is reduced by ``top_k_margin``, which raises their logit. With ``top_k`` 0 it is plain AAM.
 
     Arguments
     ---------
-    top_k: how many of the other speakers are penalised; all of them where there are fewer.
-    top_k_margin: taken from their angle, radians.
+    top_k: number of penalised speakers; all others if there are fewer.
+    top_k_margin: subtracted from their angle, radians.
     options: those of ``WarmUpMargin``.
 
     Raises
@@ -95,14 +95,14 @@ class InterTopKMargin(WarmUpMargin):
 
 
 class SupervisedContrastiveLoss(nn.Module):
-    """Draw embeddings of one speaker together and those of others apart, within a batch.
+    """Attract embeddings of one speaker and repel those of different speakers, within a batch.
 
-    An utterance whose speaker has no other one in the batch is no anchor, but is in the denominators of the others.
+    An utterance without another one of its speaker in the batch is not an anchor, but is in the denominators.
 
     Arguments
     ---------
-    weight: of this loss beside another.
-    temperature: cosines are divided by it.
+    weight: factor of the loss.
+    temperature: divides the cosines.
 
     Source: Khosla et al., "Supervised contrastive learning", NeurIPS 2020, arXiv 2004.11362, equation 2.
     """
@@ -113,9 +113,9 @@ class SupervisedContrastiveLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, embeddings: Tensor, speakers: Tensor, utt_ids: object = None) -> Tensor:
-        """Return the weighted mean over the anchors of ``embeddings`` (utterances, 1, dims); 0 when there are none.
+        """Return the weighted mean over the anchors of ``embeddings`` (utterances, 1, dims); 0 without anchors.
 
-        ``speakers`` (utterances, 1) are their numbers.
+        ``speakers`` (utterances, 1) are class numbers.
         """
         vectors = normalize(embeddings.squeeze(1).float(), dim=1)
         itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
@@ -128,27 +128,27 @@ class SupervisedContrastiveLoss(nn.Module):
 
 
 class AngularPrototypicalLoss(nn.Module):
-    """Recognise one utterance of each speaker of a batch among the means of the others.
+    """Classify one utterance of each speaker in a batch among the mean embeddings of the speakers' other utterances.
 
-    For batches of speakers with the same number of utterances each (``utterances_per_speaker``). The length of the
-    head's outputs is the scale of the cosines (``ScaledEmbeddings``); the original's bias is left out, since softmax
-    does not feel it.
+    Batches need the same number of utterances of each speaker (``utterances_per_speaker``). The length of the head's
+    outputs is the scale of the cosines (``ScaledEmbeddings``); the original's bias is omitted, since softmax is
+    invariant to it.
 
     Source: Chung et al., "In defence of metric learning for speaker recognition", Interspeech 2020, arXiv 2003.11982,
     section 2.2.
     """
 
     def forward(self, outputs: Tensor, speakers: Tensor) -> Tensor:
-        """Return the mean cross entropy of ``outputs`` (utterances, 1, dims), the ``speakers`` being (utterances, 1).
+        """Return the mean cross entropy of ``outputs`` (utterances, 1, dims), for ``speakers`` (utterances, 1).
 
-        The last utterance of each speaker is recognised, the others make the mean. Raises InputError when the speakers
-        do not have the same number of utterances, two or more.
+        The last utterance of each speaker is classified, the others are averaged. Raises InputError unless all speakers
+        have the same number of utterances, at least two.
         """
         order = speakers.squeeze(1).argsort(stable=True)
         counts = speakers.unique(return_counts=True)[1]
         if counts.min() != counts.max() or counts.min() < 2:
             raise InputError(
-                "angular prototypical loss: expected as many utterances of each speaker of a batch, two or more, found "
+                "angular prototypical loss: expected the same number of utterances, at least 2, of each speaker, found "
                 f"{int(counts.min())} to {int(counts.max())}; give utterances_per_speaker: 2"
             )
         grouped = outputs.squeeze(1).float()[order].unflatten(0, (len(counts), -1))  # (speakers, utterances, dims)
@@ -157,7 +157,7 @@ class AngularPrototypicalLoss(nn.Module):
 
 
 def set_progress(loss: object, epochs_done: float) -> None:
-    """Tell the parts of a loss that change during training how far it is, in epochs with their fraction."""
+    """Set the progress of training, in fractional epochs, in the parts of a loss that depend on it."""
     for part in loss.modules() if isinstance(loss, nn.Module) else ():
         if isinstance(part, WarmUpMargin):
             part.epochs_done = epochs_done

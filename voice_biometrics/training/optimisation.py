@@ -26,16 +26,16 @@ def resolve_precision(precision: str, device: str | None) -> str:
 
 
 def _cpu_computes_bf16() -> bool:
-    """Tell whether the processor multiplies bf16 itself; PyTorch has no public question for it."""
+    """The processor has bf16 instructions; PyTorch has no public function for it."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep the memory of freed tensors for the next batch, where the C library is glibc.
+    """Keep the memory of freed tensors for the next batch (glibc only).
 
-    By default each large tensor is mapped afresh and its pages are zeroed by the system, which took a third of the time
-    of training on a CPU. Only for batches of one size: with whole utterances the gaps do not fit, and memory grew from
-    9 to 14 GB.
+    By default every large tensor is mapped again and the system zeroes its pages, which took a third of the time of
+    training on a CPU. Only for batches of one size: with whole utterances, memory grew from 9 to 14 GB by
+    fragmentation.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -47,17 +47,17 @@ def keep_freed_memory() -> None:
 
 
 class LearningRate:
-    """Any of torch's schedulers, stepped after each epoch; or after each step, where it asks for ``steps_per_epoch``.
+    """Any scheduler of torch, stepped after each epoch, or after each step if it has an argument ``steps_per_epoch``.
 
     Arguments
     ---------
-    make_scheduler: makes the scheduler of an optimiser.
-    optimizer: whose learning rate is set.
-    steps_per_epoch: the optimiser's steps in an epoch.
+    make_scheduler : returns the scheduler for an optimiser.
+    optimizer : gets the learning rate.
+    steps_per_epoch : the optimiser's steps in an epoch.
 
     Raises
     ------
-    InputError: the scheduler refuses its arguments.
+    InputError : the scheduler refuses its arguments.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class LearningRate:
             raise InputError(f"hparams key lr_annealing: {error}") from error
 
     def after_step(self) -> None:
-        """Follow the optimiser's step."""
+        """Update the learning rate after a step of the optimiser."""
         if self.each_step:
             self.scheduler.step()
 
     def after_epoch(self) -> None:
-        """Follow the end of an epoch."""
+        """Update the learning rate after an epoch."""
         if not self.each_step:
             self.scheduler.step()
 

@@ -1,11 +1,11 @@
-"""Transfer learning: begin with a network that was trained elsewhere, on the same or on other speakers.
+"""Transfer learning: start from a trained network.
 
-``pretrained`` names a folder, and the first of these that is there is taken:
+``pretrained`` is a folder with one of these, in this order:
 
-- ``save/CKPT*``: a run folder of ours; its best checkpoint, and its head where it was trained on the same speakers;
-- ``embedding_model.ckpt``: the layout of SpeechBrain's published models (nothing is downloaded: give a local copy);
-- one ``*.safetensors``, its tensors named as in the network, with or without ``embedding_model.`` in front: a model
-  folder of ours has one, and its ``speechbrain/hyperparams.yaml`` says which features it was trained for.
+- ``save/CKPT*``: a run folder; its best checkpoint, and its head if the training speakers are the same;
+- ``embedding_model.ckpt``: the layout of SpeechBrain's published models (a local copy; nothing is downloaded);
+- one ``*.safetensors`` with the tensor names of the network, with or without the prefix ``embedding_model.``: as in a
+  model folder, whose ``speechbrain/hyperparams.yaml`` defines the features.
 """
 
 import logging
@@ -25,11 +25,11 @@ from voice_biometrics.experiment.checkpoints import WholeCheckpointer
 logger = logging.getLogger(__name__)
 
 NETWORK, HEAD = "embedding_model", "classifier"
-FRONT_END = ("sample_rate", "compute_features", "mean_var_norm")  # hparams keys that a network was trained for
+FRONT_END = ("sample_rate", "compute_features", "mean_var_norm")  # hparams keys that define the features
 
 
 def check_transfer(settings: dict[str, Any]) -> None:
-    """Raise InputError for ``pretrained`` and ``frozen_epochs`` that cannot be meant, before anything is prepared."""
+    """Raise InputError for invalid ``pretrained`` and ``frozen_epochs``."""
     folder, frozen, epochs = (settings[key] for key in ("pretrained", "frozen_epochs", "number_of_epochs"))
     if not isinstance(folder, str):
         raise InputError(f"hparams key pretrained: expected a folder, found {folder!r}")
@@ -44,10 +44,10 @@ def check_transfer(settings: dict[str, Any]) -> None:
 
 
 def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Path) -> None:
-    """Load the network of ``folder`` into ``network``, and its head into ``head`` where the speakers are the same.
+    """Load the network of ``folder`` into ``network``, and its head into ``head`` if the speakers are the same.
 
-    ``run_folder`` is that of the run that begins, its manifests and hparams being written. Raises InputError, naming
-    the first mismatch, when ``folder`` holds no network, another one, or one of other features.
+    ``run_folder`` is that of the new run, with manifests and hparams. Raises InputError, naming the first mismatch, if
+    ``folder`` has no network, a different one, or one for other features.
     """
     checkpoint = WholeCheckpointer(str(folder / "save")).find_best() if (folder / "save").is_dir() else None
     if checkpoint is None:
@@ -56,7 +56,7 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
         if exported.is_file():
             _check_front_end(folder, exported, run_folder)
         _load(network, _read_weights(path), path)
-        logger.info("The network begins as %s", path)
+        logger.info("Starting from the network %s", path)
         return
     _check_run_folder(folder, checkpoint)
     _check_front_end(folder, folder / "hyperparams.yaml", run_folder)
@@ -65,11 +65,11 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
     same = _speakers(folder) == _speakers(run_folder)
     if same:
         _load(head, _read_weights(checkpoint.paramfiles[HEAD]), checkpoint.paramfiles[HEAD])
-    logger.info("The network begins as %s; %s", path, "so does its head" if same else "other speakers: a new head")
+    logger.info("Starting from the network %s; %s", path, "and its head" if same else "other speakers: a new head")
 
 
 def _find_weights(folder: Path) -> Path:
-    """Return the file of a folder that holds the network; InputError when there is none, or several."""
+    """Return the weights file of a folder; InputError if there is none, or several."""
     published = folder / f"{NETWORK}.ckpt"
     if published.is_file():
         return published
@@ -83,7 +83,7 @@ def _find_weights(folder: Path) -> Path:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name; InputError when it cannot be read. No code in it is executed."""
+    """Return the tensors of a file by name, without executing code in it; InputError if it cannot be read."""
     try:
         is_safe = path.suffix == ".safetensors"
         weights = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
@@ -95,7 +95,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Load ``weights`` into ``module``; InputError naming the first tensor that is missing, unknown or misshapen."""
+    """Load ``weights`` into ``module``; InputError names the first missing, unknown or misshapen tensor."""
     prefix = f"{NETWORK}."
     if any(name.startswith(prefix) for name in weights):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
@@ -104,14 +104,14 @@ def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     for name in [*expected, *found]:
         if expected.get(name) != found.get(name):
             raise InputError(
-                f"{path}: another network than that of these hparams: tensor {name} has the shape "
-                f"{found.get(name, 'none, it is missing')} there, expected {expected.get(name, 'none, it is unknown')}"
+                f"{path}: a different network from that of the hparams: tensor {name}: expected "
+                f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
             )
     module.load_state_dict(weights)
 
 
 def _check_run_folder(folder: Path, checkpoint: Checkpoint) -> None:
-    """Raise InputError when a folder with checkpoints is no run folder of ours."""
+    """Raise InputError if a folder with checkpoints is not a run folder of train.py."""
     missing = [f"{part}.ckpt in {checkpoint.path}" for part in (NETWORK, HEAD) if part not in checkpoint.paramfiles]
     missing += [name for name in ("hyperparams.yaml", "manifests/train.csv") if not (folder / name).is_file()]
     if missing:
@@ -119,7 +119,7 @@ def _check_run_folder(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _check_front_end(folder: Path, hparams_file: Path, run_folder: Path) -> None:
-    """Raise InputError when the hparams of a network and of the run that begins have different features."""
+    """Raise InputError if the features of a network differ from those of the new run."""
     files = (hparams_file, run_folder / "hyperparams.yaml")
     theirs, ours = (YAML().load(file.read_text("utf-8")) for file in files)
     for key in FRONT_END:
