@@ -44,9 +44,10 @@ def test_there_is_a_variant_for_each_augmentation():
     assert VARIANTS == [f"augment_{kind}" for kind in kinds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_trains_otherwise_than_the_base_and_evaluates(corpus, tmp_path, unaugmented_loss, variant):
-    given = arguments(corpus, tmp_path / "run", f"ablations/{variant}", *ONE_EPOCH)
+    given = arguments(corpus, tmp_path / "run", f"ablations/augmentation/{variant}", *ONE_EPOCH)
     train.main(given)
     assert abs(pd.read_csv(tmp_path / "run" / "metrics.csv")["train_loss"][0] - unaugmented_loss) > 1e-4
     num_classes = 12 if variant in ("augment_speed", "augment_all") else 4  # speakers, at three speeds or one
@@ -58,7 +59,9 @@ def test_each_variant_trains_otherwise_than_the_base_and_evaluates(corpus, tmp_p
 
 def test_an_augmented_run_that_was_stopped_within_an_epoch_goes_on_exactly(corpus, tmp_path, monkeypatch):
     every_step = ["--ckpt_interval_minutes", "0", "--ckpt_interval_steps", "1"]
-    whole, stopped = (arguments(corpus, tmp_path / name, "ablations/augment_all", *every_step) for name in "ab")
+    whole, stopped = (
+        arguments(corpus, tmp_path / name, "ablations/augmentation/augment_all", *every_step) for name in "ab"
+    )
     train.main(whole)
     check = SpeakerBrain.check_loss_isfinite
 

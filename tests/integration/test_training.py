@@ -206,6 +206,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "steps_between_checkpoints, newest",
     [("1", "end-of-epoch: false"), ("1000000", "\nepoch: 2\n")],
@@ -243,6 +244,7 @@ def meta(checkpoint: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_two_processes_train_together_and_one_can_go_on(corpus, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     given = arguments(corpus, tmp_path, "--batch_size", "4")

@@ -81,6 +81,7 @@ def published(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [BEST, *sorted(ABLATIONS.rglob("*.yaml"))], ids=lambda path: path.stem)
 def test_each_variant_trains_and_evaluates(corpus, tmp_path, path, request):
     changes = {"data_folder": corpus} | changes_of(path, request)
