@@ -41,9 +41,11 @@ from voice_biometrics.common.manifest import data_roots
 from voice_biometrics.experiment.hparams import as_yaml, check_arguments, merged_tree, readable_errors
 from voice_biometrics.experiment.run_folder import check_same_hparams, only_run_in, read_epochs, write_merged
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S
+from voice_biometrics.training.audio_store import AudioStore
 from voice_biometrics.training.brain import SpeakerBrain, init_processes
 from voice_biometrics.training.dataio import CropReader, several_crops, train_loader_options
 from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
+from voice_biometrics.training.teachers import attach_teacher
 from voice_biometrics.training.transfer import check_transfer, start_from
 
 
@@ -92,10 +94,12 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
     """
     manifests, roots = Path(hparams["manifest_folder"]), data_roots(hparams["corpus"], hparams["data_folder"])
     rows = load_data_csv(str(manifests / "train.csv"), roots)
-    rows = several_crops(rows, hparams["crop_every_s"], hparams["sentence_len"])
     augmentation, rate = hparams["augmentation"], hparams["sample_rate"]
+    store = AudioStore(manifests, rows, rate, augmentation.speeds) if hparams["keep_decoded"] else None
+    rows = several_crops(rows, hparams["crop_every_s"], hparams["sentence_len"])
     augmentation.prepare(rows.values())
-    crops = CropReader(hparams["sentence_len"], rate, hparams["seed"], augmentation, hparams["epoch_counter"])
+    crops = CropReader(hparams["sentence_len"], rate, hparams["seed"], augmentation, hparams["epoch_counter"], store)
+    attach_teacher(hparams, crops)
     speakers = sorted({row["spk_id"] for row in rows.values()})
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable((name, speed) for speed in range(len(augmentation.speeds)) for name in speakers)

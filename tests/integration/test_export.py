@@ -114,7 +114,7 @@ def test_run_folder_onnx_and_speechbrain_give_the_same_embedding_of_half_a_secon
 def test_features_that_are_not_normalised_are_so_everywhere(run, tmp_path):
     hparams = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("model")) / "hyperparams.yaml"
     tree = YAML().load(hparams.read_text())
-    nothing = YAML().load(Path("hparams/ecapa_small_best.yaml").read_text())["mean_var_norm"]
+    nothing = YAML().load(Path("hparams/ablations/features/untaught_best.yaml").read_text())["mean_var_norm"]
     nothing["input_shape"] = [None, None, 80]
     tree["mean_var_norm"] = tree["modules"]["mean_var_norm"] = nothing
     YAML().dump(tree, hparams)

@@ -42,7 +42,8 @@ KEYS = {
         ("seed", "__set_seed", "sentence_len", "batch_size", "utterances_per_speaker", "speeds", "augment_room",
          "augment_noise", "augment_channel", "augment_telephone", "noise_folder", "rir_folder", "augmentation",
          "feature_masks", "sample_rate", "n_mels", "compute_features", "mean_var_norm", "embedding_dim",
-         "embedding_model", "classifier", "modules", "margin_rad", "loss_scale", "compute_cost", "embedding_costs",
+         "embedding_model", "classifier", "modules", "margin_rad", "loss_scale", "compute_cost", "head_weight",
+         "embedding_costs", "keep_decoded",
          "pretrained", "frozen_epochs", "number_of_epochs", "lr", "opt_class", "lr_annealing", "average_epochs",
          "epoch_counter", "precision", "find_unused_parameters"), "model"),
     **dict.fromkeys(
@@ -50,6 +51,7 @@ KEYS = {
         "scoring"),
     **dict.fromkeys(
         ("name", "output_folder", "manifest_folder", "save_folder", "data_folder", "skip_prep", "num_workers",
+         "teacher", "teacher_file",
          "dataloader_options", "tensorboard", "ckpt_interval_minutes", "checkpointer", "train_logger", "error_stats"),
         "free"),  # of dataloader_options, batch_size is a key itself
 }  # fmt: skip

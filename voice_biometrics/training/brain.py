@@ -114,7 +114,7 @@ class SpeakerBrain(sb.Brain):
             return torch.zeros(())
         speakers, _ = batch.spk_id_encoded  # (utterances, 1)
         with torch.autocast(self.device_type, enabled=False):
-            loss = self.hparams.compute_cost(outputs, speakers)
+            loss = self.hparams.head_weight * self.hparams.compute_cost(outputs, speakers)
             for cost in self.hparams.embedding_costs:
                 loss = loss + cost(embeddings, speakers, batch.id)
         return loss

@@ -11,6 +11,9 @@ from torch.utils.data import Sampler
 from voice_biometrics.augmentation.augment import Augmentation
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.training.audio_store import AudioStore
+
+CROP = " (crop "  # between the ID of an utterance and the number of its crop
 
 
 class CropReader:
@@ -25,16 +28,24 @@ class CropReader:
     seed : of the crops.
     augmentation : also draws the speed.
     epoch_counter : gives the current epoch.
+    store : decoded audio to read from instead of the files, if any.
     """
 
     def __init__(
-        self, duration_s: float, sample_rate: int, seed: int, augmentation: Augmentation, epoch_counter: EpochCounter
+        self,
+        duration_s: float,
+        sample_rate: int,
+        seed: int,
+        augmentation: Augmentation,
+        epoch_counter: EpochCounter,
+        store: AudioStore | None = None,
     ) -> None:
         self.duration_s = duration_s
         self.sample_rate = sample_rate
         self.seed = seed
         self.augmentation = augmentation
         self.epoch_counter = epoch_counter
+        self.store = store
 
     def speed_number(self, utt_id: str) -> int:
         """Return the index of the speed of an utterance in this epoch."""
@@ -43,7 +54,7 @@ class CropReader:
     def __call__(self, utt_id: str, wav: str, start: int, stop: int, duration_s: float, spk_id: str) -> torch.Tensor:
         """Return a crop, float32 (samples,); a shorter utterance is repeated."""
         speed = self.augmentation.speeds[self.speed_number(utt_id)]
-        samples = self._read(utt_id, wav, start, stop, duration_s, speed)
+        samples = self._read_stored(utt_id) if self.store else self._read(utt_id, wav, start, stop, duration_s, speed)
         return torch.from_numpy(self.augmentation(samples, self.epoch_counter.current, utt_id, spk_id))
 
     def _read(self, utt_id: str, wav: str, start: int, stop: int, duration_s: float, speed: float) -> np.ndarray:
@@ -57,6 +68,21 @@ class CropReader:
             start += rng.randrange(stop - start - length + 1)
             stop = start + length
         return repeat_to(read_audio(wav, self.sample_rate, start, stop, speed), num_samples)[:num_samples]
+
+    def _read_stored(self, utt_id: str) -> np.ndarray:
+        """Read a crop of the decoded audio."""
+        speed_number, stored = self.speed_number(utt_id), whole_utterance(utt_id)
+        if not self.duration_s:
+            return self.store.read(stored, speed_number)
+        num_samples = round(self.duration_s * self.sample_rate)
+        spare = max(0, self.store.num_samples(stored, speed_number) - num_samples)
+        start = random.Random(f"{self.seed}/{self.epoch_counter.current}/{utt_id}").randrange(spare + 1)
+        return repeat_to(self.store.read(stored, speed_number, start, start + num_samples), num_samples)
+
+
+def whole_utterance(crop_id: str) -> str:
+    """Return the ID of the utterance that a row of ``several_crops`` is cut from."""
+    return crop_id.partition(CROP)[0]
 
 
 def several_crops(rows: dict[str, dict], crop_every_s: float, sentence_len: float) -> dict[str, dict]:
@@ -76,7 +102,7 @@ def several_crops(rows: dict[str, dict], crop_every_s: float, sentence_len: floa
     for utt_id, row in rows.items():
         num_crops = max(1, int(row["duration"] / crop_every_s))
         repeated[utt_id] = row
-        repeated |= {f"{utt_id} (crop {number})": row for number in range(2, num_crops + 1)}
+        repeated |= {f"{utt_id}{CROP}{number})": row for number in range(2, num_crops + 1)}
     return repeated
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from voice_biometrics.common.errors import InputError
@@ -101,3 +102,40 @@ def average_of_weights(network: nn.Module, num_steps: float, steps_done: Callabl
     average = AveragedModel(network, avg_fn=update, use_buffers=True).requires_grad_(False).eval()
     average.n_averaged.fill_(1)  # the first update averages too, with the initial weights
     return average
+
+
+def warm_up_stable_decay(
+    optimizer: Optimizer, steps_per_epoch: int, number_of_epochs: float, warm_up_epochs: float, decay_epochs: float
+) -> LambdaLR:
+    """Raise the learning rate linearly, keep it, and lower it to 0 by ``1 - sqrt`` at the end; stepped once a step.
+
+    Until the decay begins, the learning rate does not depend on ``number_of_epochs``: a run may be made longer or
+    shorter while it is going on, and gives what it would have given when planned so.
+
+    Arguments
+    ---------
+    optimizer: whose learning rate is the one between warm-up and decay.
+    steps_per_epoch: of the optimiser.
+    number_of_epochs, warm_up_epochs, decay_epochs: in all, of the rise and of the fall. In a training that is too short
+        for both they are shortened alike.
+
+    Raises
+    ------
+    InputError: the warm-up or the decay is negative.
+
+    Source: Haegele et al., "Scaling laws and compute-optimal training beyond fixed training durations", NeurIPS 2024,
+    arXiv 2405.18392, section 3.
+    """
+    if min(warm_up_epochs, decay_epochs) < 0:
+        raise InputError(f"learning rate: expected epochs of 0 or more, found {warm_up_epochs} and {decay_epochs}")
+    changing_epochs = warm_up_epochs + decay_epochs
+    share = min(1.0, number_of_epochs / changing_epochs) if changing_epochs else 1.0
+    num_steps, num_up = number_of_epochs * steps_per_epoch, share * warm_up_epochs * steps_per_epoch
+    num_down = share * decay_epochs * steps_per_epoch
+
+    def factor(step: int) -> float:
+        up = min(1.0, (step + 1) / num_up) if num_up else 1.0
+        fallen = (step - (num_steps - num_down)) / num_down if num_down else 0.0
+        return up * (1 - math.sqrt(min(1.0, max(0.0, fallen))))
+
+    return LambdaLR(optimizer, factor)

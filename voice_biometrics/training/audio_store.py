@@ -1,0 +1,95 @@
+"""Decoded training audio in one memory-mapped file, so that an epoch neither decodes nor resamples.
+
+A 2.5 s crop of an Opus file takes 3 ms to decode; read from here it takes 0.02 ms. An hour of speech at one speed is
+115 MB of 16-bit samples on disk, which the operating system keeps in memory as far as there is room.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from voice_biometrics.common.audio import read_audio
+from voice_biometrics.common.files import write_json, written_whole
+
+FULL_SCALE = 32767
+
+
+class AudioStore:
+    """The utterances of a manifest at one or several speeds, as 16-bit samples.
+
+    Arguments
+    ---------
+    folder: holds ``audio.i16`` (samples of all utterances, one speed after the other) and ``audio.json`` (where each
+        begins and what was stored). Made if missing, and again if the rows, speeds or the sample rate differ.
+    rows: manifest rows by utterance ID, with ``wav`` (a path), ``start`` and ``stop`` (samples of the file).
+    sample_rate: of the stored audio, Hz.
+    speeds: see ``Augmentation``; an utterance is stored once for each.
+
+    Raises
+    ------
+    InputError: an utterance cannot be read.
+    """
+
+    def __init__(
+        self, folder: Path, rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float] = (1.0,)
+    ) -> None:
+        self.path = folder / "audio.i16"
+        fingerprint = _fingerprint(rows, sample_rate, speeds)
+        index = _read_index(folder / "audio.json")
+        if index.get("fingerprint") != fingerprint or not self.path.is_file():
+            index = _store(rows, sample_rate, speeds, self.path) | {"fingerprint": fingerprint}
+            write_json(index, folder / "audio.json")
+        ends = np.cumsum(index["num_samples"])
+        self.samples = np.memmap(self.path, np.int16, "r")
+        self.places = {
+            (utt_id, number): (int(end - length), int(length))
+            for (utt_id, number), end, length in zip(
+                ((utt_id, number) for number in range(len(speeds)) for utt_id in index["utterances"]),
+                ends,
+                index["num_samples"],
+                strict=True,
+            )
+        }
+
+    def num_samples(self, utt_id: str, speed_number: int) -> int:
+        """Return the length of an utterance at a speed, samples."""
+        return self.places[utt_id, speed_number][1]
+
+    def read(self, utt_id: str, speed_number: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Return samples ``start`` to ``stop`` of an utterance at a speed, float32 (samples,) in [-1, 1]."""
+        begin, length = self.places[utt_id, speed_number]
+        end = length if stop is None else min(stop, length)
+        return self.samples[begin + start : begin + end].astype(np.float32) / FULL_SCALE
+
+
+def _fingerprint(rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float]) -> str:
+    """Return a checksum of all that decides the file: paths, cuts, rate and speeds."""
+    cuts = [(utt_id, row["wav"], int(row["start"]), int(row["stop"])) for utt_id, row in rows.items()]
+    return hashlib.sha256(repr((cuts, sample_rate, list(speeds))).encode()).hexdigest()
+
+
+def _read_index(path: Path) -> dict:
+    """Return the index of an earlier run, or nothing when there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _store(rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float], path: Path) -> dict:
+    """Write all utterances, whole or not at all, and return their names and lengths in samples."""
+    lengths = []
+    bar = tqdm(total=len(rows) * len(speeds), desc="decoded audio", unit="utt", dynamic_ncols=True)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        for speed in speeds:
+            for row in rows.values():
+                samples = read_audio(row["wav"], sample_rate, int(row["start"]), int(row["stop"]), speed)
+                file.write(np.clip(np.round(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE).astype("<i2").tobytes())
+                lengths.append(samples.size)
+                bar.update()
+    bar.close()
+    return {"utterances": list(rows), "num_samples": lengths}

@@ -1,0 +1,191 @@
+"""Training with a teacher: its embeddings of the training utterances, and the loss that pulls the student to them.
+
+``teacher.npz`` holds ``utterances`` (IDs of the manifest, sorted), ``speeds``, ``embeddings`` (speeds, utterances,
+dims) float32, ``teacher`` (name and checksum) and ``manifest_sha256``; ``training.teachers`` writes it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.files import written_whole
+
+ADVICE = "give --teacher to embed the training part"
+
+
+@dataclass
+class TeacherEmbeddings:
+    """The contents of a teacher file."""
+
+    utterances: list[str]  # sorted
+    speeds: list[float]
+    embeddings: np.ndarray  # (speeds, utterances, dims) float32
+    teacher: str
+    manifest_sha256: str
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                utterances=np.array(self.utterances),
+                speeds=np.array(self.speeds),
+                embeddings=self.embeddings.astype(np.float32),
+                teacher=np.array(self.teacher),
+                manifest_sha256=np.array(self.manifest_sha256),
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> "TeacherEmbeddings":
+        """Read a file that ``write`` wrote; InputError when it is missing or not such a file."""
+        if not path.is_file():
+            raise InputError(f"{path}: the teacher's embeddings are missing; {ADVICE}")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = cls(
+                    arrays["utterances"].tolist(),
+                    arrays["speeds"].tolist(),
+                    arrays["embeddings"],
+                    str(arrays["teacher"]),
+                    str(arrays["manifest_sha256"]),
+                )
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(f"{path}: expected a teacher's embeddings: {error}; {ADVICE}") from error
+        expected = (len(found.speeds), len(found.utterances))
+        if found.embeddings.ndim != 3 or found.embeddings.shape[:2] != expected:
+            raise InputError(f"{path}: expected {expected} embeddings, found {found.embeddings.shape}; {ADVICE}")
+        return found
+
+
+def manifest_sha256(rows: Mapping[str, Mapping]) -> str:
+    """Return a checksum of what a teacher hears: IDs, cuts and paths below ``$data_root``, of manifest rows by ID."""
+    heard = sorted((utt_id, str(row["wav"]), int(row["start"]), int(row["stop"])) for utt_id, row in rows.items())
+    return hashlib.sha256(repr(heard).encode()).hexdigest()
+
+
+class TeacherTargets:
+    """Unit-length, centred teacher embeddings by utterance and speed.
+
+    The mean over all utterances and speeds is subtracted before the length is set to 1: a teacher's embeddings share a
+    large common part, which says nothing about the speaker.
+
+    Arguments
+    ---------
+    path: written by ``TeacherEmbeddings.write``.
+    rows: of the training manifest, by utterance ID, ``wav`` still beginning with ``$data_root``.
+    speeds: those of the augmentation.
+
+    Raises
+    ------
+    InputError: the file is missing or malformed, was made of another manifest or other speeds, or an embedding is not
+        finite.
+    """
+
+    def __init__(self, path: Path, rows: Mapping[str, Mapping], speeds: Sequence[float]) -> None:
+        found = TeacherEmbeddings.read(path)
+        missing = sorted(set(rows) - set(found.utterances))
+        if missing or found.manifest_sha256 != manifest_sha256(rows):
+            named = f"{missing[0]} and {len(missing) - 1} more are missing" if missing else "other files or cuts"
+            raise InputError(f"{path}: the embeddings do not fit the training manifest ({named}); {ADVICE}")
+        if list(found.speeds) != list(speeds):
+            raise InputError(f"{path}: expected the speeds {list(speeds)}, found {found.speeds}; {ADVICE}")
+        if not np.isfinite(found.embeddings).all():
+            row = int(np.argmin(np.isfinite(found.embeddings).all(axis=(0, 2))))
+            raise InputError(f"{path}: the embedding of {found.utterances[row]} is not finite; {ADVICE}")
+        self.row_of = {utt_id: row for row, utt_id in enumerate(found.utterances)}
+        centred = found.embeddings - found.embeddings.mean(axis=(0, 1))
+        lengths = np.linalg.norm(centred, axis=2, keepdims=True)
+        self.embeddings = torch.from_numpy(centred / np.maximum(lengths, 1e-12)).float()  # (speeds, utterances, dims)
+
+    @property
+    def dims(self) -> int:
+        """Size of an embedding."""
+        return self.embeddings.shape[2]
+
+    def of(self, utterances: Sequence[str], speed_numbers: Sequence[int]) -> torch.Tensor:
+        """Return the targets (utterances, dims), each utterance at one of the speeds."""
+        return self.embeddings[list(speed_numbers), [self.row_of[utt_id] for utt_id in utterances]]
+
+
+class TeacherLoss(nn.Module):
+    """Cosine distance to the teacher, and recognition of the right teacher embedding among those of the batch.
+
+    The contrastive term is a cross entropy: each crop must be nearer to the teacher's embedding of its own utterance
+    than to those of other speakers' utterances. Other utterances of the same speaker are left out.
+
+    Arguments
+    ---------
+    cosine_weight: of ``1 - cosine`` between student and teacher.
+    contrastive_weight: of the cross entropy.
+    scale: of the cosines in the cross entropy.
+    student_dims, teacher_dims: sizes of the embeddings. Where they differ, a linear map that is trained with the
+        student, and not needed after training, turns one into the other; it must be among the trained modules.
+
+    Raises
+    ------
+    InputError: a weight is negative, or the scale is not above 0.
+
+    Source: the cross entropy is InfoNCE, van den Oord et al., 2018, arXiv 1807.03748, equation 4, with the teacher's
+    embeddings as keys.
+    """
+
+    def __init__(
+        self,
+        cosine_weight: float = 1.0,
+        contrastive_weight: float = 1.0,
+        scale: float = 15.0,
+        student_dims: int = 192,
+        teacher_dims: int = 192,
+    ) -> None:
+        super().__init__()
+        if min(cosine_weight, contrastive_weight) < 0 or scale <= 0:
+            raise InputError(
+                "teacher loss: expected weights of 0 or more and a scale above 0, found cosine_weight "
+                f"{cosine_weight}, contrastive_weight {contrastive_weight}, scale {scale}"
+            )
+        self.cosine_weight, self.contrastive_weight, self.scale = cosine_weight, contrastive_weight, scale
+        same = student_dims == teacher_dims
+        self.map = nn.Identity() if same else nn.Linear(student_dims, teacher_dims, bias=False)
+        self.teacher_dims = teacher_dims
+        self.find_targets: Callable[[Sequence[str]], Tensor] | None = None  # crop IDs -> (utterances, teacher_dims)
+
+    def forward(self, embeddings: Tensor, speakers: Tensor, crop_ids: Sequence[str]) -> Tensor:
+        """Return the loss of a batch, one of the ``embedding_costs``; ``find_targets`` must be set."""
+        return self.compare(embeddings, self.find_targets(crop_ids).to(embeddings.device), speakers)
+
+    def compare(self, embeddings: Tensor, targets: Tensor, speakers: Tensor) -> Tensor:
+        """Return the weighted mean loss of a batch.
+
+        Arguments
+        ---------
+        embeddings: of the student (utterances, 1, dims).
+        targets: the teacher's, centred and of unit length (utterances, teacher_dims).
+        speakers: their numbers (utterances, 1).
+
+        Raises
+        ------
+        InputError: the teacher's embeddings have another size than was stated.
+        """
+        if targets.shape[1] != self.teacher_dims:
+            raise InputError(
+                f"teacher loss: expected embeddings of {self.teacher_dims} dims, found {targets.shape[1]}; give "
+                "teacher_dims"
+            )
+        students = normalize(self.map(embeddings.squeeze(1).float()), dim=1)
+        cosines = students @ targets.T  # (utterances, utterances)
+        loss = self.cosine_weight * (1 - cosines.diagonal().mean())
+        if self.contrastive_weight:
+            same_speaker = speakers == speakers.T
+            same_speaker.fill_diagonal_(False)
+            logits = (self.scale * cosines).masked_fill(same_speaker, -torch.inf)
+            loss = loss + self.contrastive_weight * cross_entropy(
+                logits, torch.arange(len(logits), device=logits.device)
+            )
+        return loss

