@@ -17,6 +17,7 @@ BEST = "hparams/ecapa_small_best.yaml"
 ABLATIONS = sorted(Path("hparams/ablations").rglob("*.yaml"))
 NUM_PARAMETERS = {  # where it is not the 1,329,114 of ecapa_small.yaml; speeds make three classes of a speaker
     "angular_prototypical": 1_096_603,
+    "ecapa_small_best": 1_794_138,
     "augment_all": 1_794_138,
     "augment_speed": 1_794_138,
     "ecapa_1024": 21_000_064,
