@@ -53,6 +53,10 @@ CORPORA = {  # corpus: content, licence, caveat
     "speaker_folders": ("the user's own recordings", "as granted to the user", ""),
 }
 
+TEACHER_CAVEAT = (
+    "The teacher may have been trained on speakers of public test lists (CAM++: possibly on those of VoxCeleb1), so do "
+    "not compare this model on such a list with models trained without it."
+)
 USE = """\
 The model turns speech into an embedding of {dims} numbers. Two embeddings are compared by their cosine.
 `calibration.json` turns the cosine into a log-likelihood ratio (LLR) and has decision thresholds with their measured
@@ -130,8 +134,19 @@ def _training(run: TrainedRun) -> Markdown:
     for corpus in (name.strip() for name in run.settings["corpus"].split(",")):
         content, licence, caveat = CORPORA[corpus]
         lines.append(f"data: {corpus}: {content}. Licence: {licence}. {caveat}".rstrip())
+    if teacher := teacher_of(run):
+        lines.append(f"teacher: {teacher}. Its embeddings of the training utterances were targets. {TEACHER_CAVEAT}")
     lines.append("licence of the model: Apache-2.0, subject to the licences of the data")
     return bullets(map(Markdown, lines))
+
+
+def teacher_of(run: TrainedRun) -> str:
+    """Return name and checksum of the teacher of a run, empty without one."""
+    path = run.manifests / "teacher.npz"
+    if not path.is_file():
+        return ""
+    with np.load(path, allow_pickle=False) as arrays:
+        return str(arrays["teacher"])
 
 
 def _results(facts: CardFacts) -> list[str]:
@@ -270,7 +285,9 @@ def training_command(run: TrainedRun, folder: str) -> str:
     given = [key for key in ALWAYS_IN_COMMAND if key in after]
     skipped = NEVER_IN_COMMAND | {*given}
     given += [key for key in before if key in after and key not in skipped and after[key] != before[key]]
-    return " ".join(["python train.py", file, *(f"--{key} {_argument(after[key])}" for key in given)])
+    arguments = [f"--{key} {_argument(after[key])}" for key in given]
+    teacher = ["--teacher /path/to/teacher"] if teacher_of(run) else []
+    return " ".join(["python train.py", file, *arguments, *teacher])
 
 
 def manifest_digest(run: TrainedRun) -> str:

@@ -59,7 +59,8 @@ SPEECHBRAIN_HEADER = """\
 #   from speechbrain.inference.speaker import SpeakerRecognition
 #   model = SpeakerRecognition.from_hparams(source="<this folder>", savedir="<this folder>")
 #   model.verify_files("a.wav", "b.wav")
-# Its score is the cosine that ../calibration.json calibrates (fp32); ignore its threshold of 0.25.
+# Its score is the cosine that ../calibration.json calibrates (fp32); ignore its threshold of 0.25. Classes of
+# voice_biometrics, if any are named below, need this project on PYTHONPATH.
 
 sample_rate: {sample_rate}
 """

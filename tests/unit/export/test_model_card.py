@@ -3,13 +3,14 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from data_prep.settings import CORPORA as KNOWN
 from tests.conftest import write_speakers
 from tests.run_folders import write_run_folder
 from voice_biometrics.evaluation.trained_run import TrainedRun
-from voice_biometrics.export.model_card import CORPORA, left_out, training_command
+from voice_biometrics.export.model_card import CORPORA, left_out, teacher_of, training_command
 
 
 @pytest.mark.parametrize(
@@ -38,4 +39,7 @@ def test_the_command_has_all_keys_that_differ_and_no_folder_of_this_machine(tmp_
     for given in ("valid_speakers 2", "noise_folder /path/to/musan", 'speeds "[0.9, 1.0]"', "output_folder RUN"):
         assert f"--{given}" in command
     assert "--lr " not in command and str(tmp_path.parent) not in command
+    assert "--teacher" not in command
+    np.savez(run.manifests / "teacher.npz", teacher=np.array("CAM++"))
+    assert "--teacher /path/to/teacher" in training_command(run, "RUN") and teacher_of(run) == "CAM++"
     assert not re.search("--(name|num_speakers|save_folder|tensorboard) ", command)
