@@ -78,7 +78,7 @@ def changes_of(path: Path, request) -> dict:
 @pytest.fixture
 def published(tmp_path) -> Path:
     """A folder laid out like SpeechBrain's published ECAPA."""
-    network = read_command_line([str(ABLATIONS / "ecapa_1024.yaml")], "").build()["embedding_model"]
+    network = read_command_line([str(ABLATIONS / "network" / "ecapa_1024.yaml")], "").build()["embedding_model"]
     torch.save(network.state_dict(), tmp_path / "embedding_model.ckpt")
     return tmp_path
 

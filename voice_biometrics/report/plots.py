@@ -286,7 +286,7 @@ def eers_figure(panels: Mapping[str, Sequence[Row]], reference: tuple[str, Inter
         axes.set_title(legend_text(title), loc="left", fontsize=10, fontweight="bold")
     known = [eer for rows in panels.values() for _, eer, _ in rows if eer is not None]
     ends = [eer.upper if eer.upper < 1.0 else eer.estimate for eer in (overall, *known)]  # 1.0: nothing is known
-    axes.set(xlim=(0.0, min(1.0, 1.08 * max(ends))), xlabel="EER (%) with 95 % interval")
+    axes.set(xlim=(0.0, min(1.0, max(0.01, 1.08 * max(ends)))), xlabel="EER (%) with 95 % interval")
     axes.xaxis.set_major_formatter(PER_CENT)
     text = f"{name}: {per_cent(overall.estimate, (overall.lower, overall.upper))}, interval grey"
     figure.legend([line], [legend_text(text)], loc="outside lower center", frameon=False)

@@ -58,7 +58,11 @@ def test_each_file_builds_says_only_a_few_things_and_has_its_number_of_parameter
         own = path.stem in {*NUM_PARAMETERS} - SAID_BY_ITS_BASE
         assert (said is not None) == (own or path in (Path(MAIN), Path(BEST))) and (not said or said[1] == f"{found:,}")
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-        assert path not in ABLATIONS or len(lines) <= 13 and run.settings["name"] == path.stem, path
+        assert (
+            path not in ABLATIONS
+            or len(lines) <= (13 if path.stem != "untaught_best" else 23)
+            and run.settings["name"] == path.stem
+        ), path
 
 
 def test_another_tag_replaces_a_node_and_an_untagged_mapping_changes_single_arguments():
