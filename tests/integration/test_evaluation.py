@@ -103,6 +103,13 @@ def test_gzip_byte_order_mark_windows_line_ends_and_repeated_trials_change_no_fi
     assert "odd.csv.gz: 1 " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("slope, eer", [(0.0, 0.5), (1.0, 0.0)])
+def test_equal_scores_and_binary_decisions_have_a_report(folder, slope, eer):
+    table = pd.read_csv(folder / "good.csv")
+    table.assign(score=slope * table["target"]).to_csv(folder / "tied.csv", index=False)
+    assert evaluated(folder, scores="tied.csv")["eer"] == eer
+
+
 def test_bad_options_are_named(folder, capsys):
     scores = folder / "good.csv"
     assert "--custom 1,2" in told(capsys, "--scores", scores, "--custom", "1,2")

@@ -369,7 +369,7 @@ def draw_evaluation(
     at = {}
     if evaluation.thresholds:
         at = {use: evaluation.thresholds.score_at(use) for use in evaluation.thresholds.points}
-    at = {use: score for use, score in at.items() if score is not None} | {"EER": clean.summary["eer_threshold"]}
+    at = {use: score for use, score in (at | {"EER": clean.summary["eer_threshold"]}).items() if score is not None}
     figures = {
         "det.png": det_figure({judged.name: judged.by_score for judged in lists if judged.by_score.frr_at}),
         "roc.png": roc_figure(clean.name, clean.by_score, clean.by_llr.points if clean.by_llr else {}),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from voice_biometrics.common.files import write_json
@@ -319,6 +320,12 @@ def _decided(evaluation: Evaluation) -> tuple[str, pd.DataFrame, float]:
     trials, found = evaluation.clean.trials.table, evaluation.thresholds
     if not (found and found.points):
         threshold = evaluation.clean.summary["eer_threshold"]
+        if threshold is None:  # tied scores: only a threshold above all of them is at the EER
+            return (
+                "one above all scores, which rejects every trial",
+                trials,
+                np.nextafter(trials["score"].max(), np.inf),
+            )
         return f"that of the EER, score {threshold:.4f}", trials, threshold
     use, point = next(iter(found.points.items()))
     score = found.score_at(use)

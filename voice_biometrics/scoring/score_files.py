@@ -6,9 +6,11 @@ A score file has the columns ``enrol_id, test_id, target, score``, others are ig
 line ends, blank lines and a byte-order mark.
 """
 
+import csv
 import gzip
 import io
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from voice_biometrics.scoring.scored_trials import ID_COLUMNS, without_repeated
 COLUMNS = [*TRIAL_COLUMNS, "score"]
 LABELS = {1: 1, 0: 0, "1": 1, "0": 0, "target": 1, "nontarget": 0, "true": 1, "false": 0}
 BYTES_PER_BLOCK = 2**22  # of CSV text that is parsed at a time
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf(inity)?)?", re.IGNORECASE)  # or empty
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())  # each text once, and a number per row
 
 
@@ -65,7 +68,9 @@ def read_scores(path: Path) -> pd.DataFrame:
         target = _encoded(table["target"], as_text=False)
         score = table["score"].cast(pa.float64()).to_numpy()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        form = "Parquet" if _is_parquet(path) else "CSV (row 1 is the header, blank lines are not counted)"
+        if not _is_parquet(path) and isinstance(error, pa.ArrowInvalid):
+            _fail_on_malformed_line(path)
+        form = "Parquet" if _is_parquet(path) else "CSV"
         raise InputError(f"{path}: expected {form} with the columns {', '.join(COLUMNS)}: {error}") from error
     names, codes = _codes(pa.chunked_array([*ids[0].chunks, *ids[1].chunks], DICTIONARY))
     sides = np.split(codes, 2)
@@ -131,6 +136,23 @@ def _codes(encoded: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     values = np.array(chunks[0].dictionary.to_pylist() if chunks else [], object)
     codes = [chunk.indices.fill_null(len(values)).to_numpy(zero_copy_only=False) for chunk in chunks]
     return values, np.concatenate([np.empty(0, np.int32), *codes])
+
+
+def _fail_on_malformed_line(path: Path) -> None:
+    """Raise InputError for the first line with another number of fields or a score that is not a number, if any.
+
+    pyarrow names the row only when it happens to read in one thread.
+    """
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace") as lines:
+        reader = csv.reader(lines)
+        header = next(reader, [])
+        for row in filter(None, reader):
+            place = f"{path}, line {reader.line_num}"
+            if len(row) != len(header):
+                raise InputError(f"{place}: expected {len(header)} fields, found {len(row)}: {','.join(row)[:120]!r}")
+            score = row[header.index("score")] if "score" in header else "0"
+            if not NUMBER.fullmatch(score.strip()):
+                raise InputError(f"{place}: expected a number as score, found {score[:60]!r}")
 
 
 def _check_rows(path: Path, values: pa.ChunkedArray, sound: np.ndarray, expected: str) -> None:

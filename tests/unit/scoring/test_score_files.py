@@ -103,7 +103,7 @@ def test_reading_in_small_blocks_makes_no_difference(tmp_path, monkeypatch):
     lines = (tmp_path / "s.csv").read_text().splitlines()
     lines[2000] = lines[2000].rsplit(",", 1)[0] + ",much"
     (tmp_path / "s.csv").write_text("\n\n".join(lines))  # blank lines count as lines
-    with pytest.raises(InputError, match="ow #2001: .*'much'"):
+    with pytest.raises(InputError, match="line 4001: .*'much'"):
         read_scores(tmp_path / "s.csv")
     (tmp_path / "s.csv").write_text("\n\n".join(lines).replace("much", "nan"))  # blank lines count as lines
     with pytest.raises(InputError, match="line 4001: .*finite number as score, found nan"):
@@ -142,11 +142,11 @@ FAULTS = [
     (f"{HEADER}a,b,1,0.5\na,c,0,nan\n", "line 3: .*finite number as score, found nan"),
     (f"{HEADER}a,b,1,inf\na,c,0,0\n", "line 2: .*finite"),
     (f"{HEADER}a,b,1,0.5\n\na,c,0,\n", "line 4: .*score"),
-    (f"{HEADER}a,b,1,0.5\na,c,0,1_0\n", "ow #3: .*1_0"),
+    (f"{HEADER}a,b,1,0.5\na,c,0,1_0\n", "line 3: .*1_0"),
     (f"{HEADER}a,b,1,0.5\na,c,x,0.1\n", "line 3: .*0 or 1 .*found 'x'"),
     (f"{HEADER}a,b,1,0.5\na,c,,0.1\n", "line 3: .*0 or 1 .*found ''"),
     (f"{HEADER}a,b,1,0.5\n,c,0,0.1\n", "line 3: .*utterance ID as enrol_id, found ''"),
-    (f"{HEADER}a,b,1,0.5\na,c,0\n", "ow #3: .*4 columns, got 3: a,c,0"),
+    (f"{HEADER}a,b,1,0.5\na,c,0\n", "line 3: .*4 fields, found 3: .a,c,0"),
     ("enrol_id,test_id,score\na,b,0.5\n", "target missing"),
     ("enrol_id,test_id,target,score,score\na,b,1,0.5,0.5\n", "score twice"),
     (HEADER, "0 and 0"),
