@@ -139,7 +139,7 @@ def compute(part: nn.Module, frames: Tensor) -> Tensor:
 
 
 def _padded(lengths: Tensor | None) -> bool:
-    """Tell whether an utterance is shorter than the batch."""
+    """Return True if an utterance is shorter than the batch."""
     return lengths is not None and not bool((lengths == 1).all())
 
 

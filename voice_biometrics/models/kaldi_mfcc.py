@@ -32,7 +32,7 @@ class KaldiLogMel(nn.Module):
     ---------
     n_mels: number of triangular mel filters between 20 Hz and 7,600 Hz.
     sample_rate: of the waveforms, Hz.
-    hop_length: step between frames, ms; a multiple of Kaldi's 10 ms keeps every so many of its frames.
+    hop_length: step between frames, ms; a multiple of Kaldi's 10 ms, whose frames are subsampled.
     top_db: energies further below the loudest of the utterance are raised to that level, dB; None keeps Kaldi's values.
         Digital silence would otherwise be far below any real recording.
 
@@ -108,7 +108,7 @@ class KaldiLogMel(nn.Module):
         """Cut waveforms (batch, samples) into overlapping frames (batch, frames, window)."""
         hop, window, num_samples = self.kaldi_hop_samples, self.window_samples, wavs.shape[1]
         num_frames = (num_samples + hop // 2) // hop
-        left = (window - hop) // 2  # samples of the first frame that lie before the waveform
+        left = (window - hop) // 2  # samples of the first frame before the waveform
         right = max(0, (num_frames - 1) * hop - left + window - num_samples)
         parts = [wavs[:, :left].flip(1), wavs, wavs[:, num_samples - right :].flip(1)]
         return torch.cat(parts, dim=1).unfold(1, window, hop * self.keep_every)

@@ -66,8 +66,8 @@ class TeacherEmbeddings:
 
 def manifest_sha256(rows: Mapping[str, Mapping]) -> str:
     """Return a checksum of what a teacher hears: IDs, cuts and paths below ``$data_root``, of manifest rows by ID."""
-    heard = sorted((utt_id, str(row["wav"]), int(row["start"]), int(row["stop"])) for utt_id, row in rows.items())
-    return hashlib.sha256(repr(heard).encode()).hexdigest()
+    rows_read = sorted((utt_id, str(row["wav"]), int(row["start"]), int(row["stop"])) for utt_id, row in rows.items())
+    return hashlib.sha256(repr(rows_read).encode()).hexdigest()
 
 
 class TeacherTargets:
