@@ -86,6 +86,11 @@ def mix_down(samples: np.ndarray) -> np.ndarray:
     return samples[:, power.argmax()] if np.square(mono).mean() < CANCELLING**2 * power.max() else mono
 
 
+def foreign_content(head: bytes) -> str:
+    """Return what the first 64 bytes of a file that is not readable audio show it to be; empty if unknown."""
+    return next((description for pattern, description in FOREIGN_CONTENT if pattern.match(head)), "")
+
+
 def unreadable_reason(path: str | Path, error: Exception) -> str:
     """Return why ``path`` cannot be read: its actual content if it is recognised, else libsndfile's message."""
     path = Path(path)
@@ -96,9 +101,8 @@ def unreadable_reason(path: str | Path, error: Exception) -> str:
             head = file.read(64)
     except OSError as cause:
         return str(cause.strerror or cause)
-    for pattern, description in FOREIGN_CONTENT:
-        if pattern.match(head):
-            return description
+    if known := foreign_content(head):
+        return known
     reason = str(getattr(error, "error_string", "") or "no audio").strip(" .")
     return "unknown format" if reason.startswith("File does not exist") else reason  # libsndfile, of a broken MP3
 

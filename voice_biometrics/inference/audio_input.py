@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from voice_biometrics.common.audio import resample
+from voice_biometrics.common.audio import foreign_content, mix_down, resample
 from voice_biometrics.common.errors import InputError
 
 FRAME_S = 0.02
@@ -105,7 +105,7 @@ def recording_from_samples(
     channels = channels[:, None] if channels.ndim == 1 else channels
     _check_bounds(*channels.shape, file_rate, name)
     with np.errstate(over="ignore"):  # huge samples become infinite, and are refused
-        mono = channels.mean(axis=1)  # (samples,)
+        mono = mix_down(channels)  # (samples,)
     if not np.isfinite(mono).all():
         raise InputError(f"{name}: expected finite samples, found NaN or infinite ones; record it again")
     if np.ptp(mono) <= 2 * SILENCE:
@@ -165,7 +165,8 @@ def _decode(file: int | io.BytesIO, name: str) -> tuple[np.ndarray, int, float]:
             most = _most_frames(sound.channels, rate)
             channels = sound.read(min(frames, most + 1), dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", str(error)).strip()
+        head = file.getvalue()[:64] if isinstance(file, io.BytesIO) else os.pread(file, 64, 0)
+        reason = foreign_content(head) or getattr(error, "error_string", str(error)).strip()
         raise InputError(f"{name}: expected audio that libsndfile reads, found: {reason}; give another file") from error
     return channels, rate, frames / rate if is_known else 0.0
 
@@ -211,7 +212,8 @@ def clipped_share(channels: np.ndarray) -> float:
 
     ``channels`` is (samples, channels), as decoded: resampling would round the corners.
     """
-    at_peak = np.abs(channels) >= 0.999 * np.abs(channels).max(axis=0)
+    peak = np.abs(channels).max(axis=0)
+    at_peak = (np.abs(channels) >= 0.999 * peak) & (peak > 0)  # a silent channel is not clipped
     return float((at_peak[:-2] & at_peak[1:-1] & at_peak[2:]).mean(axis=0).max()) if len(channels) > 2 else 0.0
 
 

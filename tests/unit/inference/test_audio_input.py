@@ -62,6 +62,23 @@ def test_channels_are_averaged_and_samples_can_be_given(tmp_path):
     assert (given.num_channels, given.name) == (2, "the recording")
 
 
+def test_channels_that_cancel_each_other_and_a_silent_channel_leave_no_remark():
+    voice = make_voice(150, 3.0, seed=0)
+    expected = recording_from_samples(voice, SAMPLE_RATE, SAMPLE_RATE)
+    inverted = recording_from_samples(np.stack([voice, -voice], axis=1), SAMPLE_RATE, SAMPLE_RATE)
+    np.testing.assert_array_equal(inverted.samples, expected.samples)
+    one_sided = recording_from_samples(np.stack([voice, 0 * voice], axis=1), SAMPLE_RATE, SAMPLE_RATE)
+    assert not any("clipped" in remark for remark in one_sided.remarks)
+
+
+@pytest.mark.parametrize("content, named", [(b"version https://git-lfs", "git lfs"), (b"0000ftypM4A ", "ffmpeg")])
+def test_other_content_with_an_audio_name_is_recognised(tmp_path, content, named):
+    (tmp_path / "a.wav").write_bytes(content)
+    for source in (tmp_path / "a.wav", io.BytesIO(content)):
+        with pytest.raises(InputError, match=named):
+            read_recording(source, SAMPLE_RATE)
+
+
 def test_what_is_no_audio_file_is_told_at_once(tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
     (tmp_path / "empty.wav").touch()
