@@ -6,6 +6,7 @@ Writes to the manifest folder ``train.csv``, ``valid.csv`` and ``valid_trials.cs
 and files are reused.
 """
 
+import filecmp
 import hashlib
 import logging
 import os
@@ -121,7 +122,7 @@ def _checked_name(name: str) -> str:
 
 
 def _report_copies(root: Path, utterances: list[Utterance]) -> None:
-    """Log the first file that two speakers share, compared by size and the middle 4 KiB."""
+    """Log the first file that two speakers share; only equal sizes and equal middle 4 KiB are compared in full."""
     by_size: dict[int, list[Utterance]] = {}
     for utterance in utterances:
         by_size.setdefault(os.path.getsize(root / utterance.path), []).append(utterance)
@@ -133,7 +134,8 @@ def _report_copies(root: Path, utterances: list[Utterance]) -> None:
             with open(root / utterance.path, "rb") as file:
                 file.seek(size // 2)
                 first = seen.setdefault(file.read(4096), utterance)
-            if first.spk_id != utterance.spk_id:
+            copied = first.spk_id != utterance.spk_id and filecmp.cmp(root / first.path, root / utterance.path, False)
+            if copied:
                 logger.warning(
                     "%s and %s are the same recording under two speakers; remove one", first.path, utterance.path
                 )

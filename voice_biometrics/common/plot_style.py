@@ -2,7 +2,7 @@
 
 Plots are matplotlib ``Figure`` objects without pyplot, so importing and drawing need no display and set no global
 state. Colours are those of Okabe and Ito, which colour-blind readers can tell apart; anything with a colour also has a
-line style, marker or hatch of its own.
+distinct line style, marker or hatch.
 """
 
 import textwrap

@@ -61,13 +61,14 @@ def _counted_once(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
     repeated = trials.duplicated(["enrol_id", "test_id"])
     if not repeated.any():
         return trials
-    once = trials[~repeated].reset_index(names="line").set_index(["enrol_id", "test_id"])
-    for line, enrol_id, test_id, target in trials[repeated].itertuples():
-        first = once.loc[(enrol_id, test_id)]
-        if first["target"] != target:
-            raise InputError(
-                f"{path}, lines {first['line']} and {line}: trial {enrol_id} {test_id} is both target and non-target"
-            )
+    pairs = trials.groupby(["enrol_id", "test_id"], sort=False)["target"]
+    both = trials[pairs.transform("nunique") > 1]
+    if len(both):
+        enrol_id, test_id = both.iloc[0][["enrol_id", "test_id"]]
+        lines = both.index[(both["enrol_id"] == enrol_id) & (both["test_id"] == test_id)]
+        raise InputError(
+            f"{path}, lines {' and '.join(map(str, lines))}: trial {enrol_id} {test_id} is both target and non-target"
+        )
     logger.warning("%s: %d repeated trials, each counts once", path, repeated.sum())
     return trials[~repeated]
 
