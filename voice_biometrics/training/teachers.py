@@ -24,6 +24,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -71,13 +72,13 @@ def attach_teacher(hparams: dict, crops: CropReader) -> None:
         roots = data_roots(hparams["corpus"], hparams["data_folder"])
         work = {"target": path, "rows": rows, "replacements": roots, "speeds": hparams["speeds"]}
         run_on_main(embed_with_teacher, args=[Path(hparams["teacher"])], kwargs=work | {"device": infer_device()})
-    targets = TeacherTargets(path, rows, hparams["speeds"])
-
-    def find_targets(crop_ids: Sequence[str]) -> torch.Tensor:
-        return targets.of([whole_utterance(crop) for crop in crop_ids], [crops.speed_number(crop) for crop in crop_ids])
-
     for cost in costs:
-        cost.find_targets = find_targets
+        targets = TeacherTargets(path, rows, hparams["speeds"], cost.speaker_share)
+        cost.find_targets = partial(_targets_of_crops, targets, crops)
+
+
+def _targets_of_crops(targets: TeacherTargets, crops: CropReader, crop_ids: Sequence[str]) -> torch.Tensor:
+    return targets.of([whole_utterance(crop) for crop in crop_ids], [crops.speed_number(crop) for crop in crop_ids])
 
 
 @dataclass(frozen=True)
@@ -244,9 +245,9 @@ def embed_with_teacher(
         logger.info("The embeddings of %s are in %s", teacher.name, target)
         return
     utterances = sorted(rows)
-    partial = _Partial(target, work, (len(speeds), len(utterances)), teacher)
+    progress = _Partial(target, work, (len(speeds), len(utterances)), teacher)
     for speed_number, speed in enumerate(speeds):
-        waiting = [row for row in range(len(utterances)) if not partial.is_done(speed_number, row)]
+        waiting = [row for row in range(len(utterances)) if not progress.is_done(speed_number, row)]
         bar = tqdm(total=len(waiting), desc=f"teacher, speed {speed:g}", unit="utt", dynamic_ncols=True)
         for batch in _batches([rows[utterances[row]] for row in waiting], speed):
             numbers = [waiting[number] for number in batch]
@@ -255,13 +256,13 @@ def embed_with_teacher(
             if not np.isfinite(embeddings).all():
                 bad = numbers[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
                 raise InputError(f"utterance {utterances[bad]}: its embedding by {teacher.name} is not finite")
-            partial.keep(speed_number, numbers, embeddings)
+            progress.keep(speed_number, numbers, embeddings)
             bar.update(len(numbers))
         bar.close()
-    TeacherEmbeddings(utterances, list(speeds), partial.embeddings(), teacher.name, work["manifest_sha256"]).write(
+    TeacherEmbeddings(utterances, list(speeds), progress.embeddings(), teacher.name, work["manifest_sha256"]).write(
         target
     )
-    partial.remove()
+    progress.remove()
 
 
 def _work_of(found: TeacherEmbeddings) -> dict:
