@@ -34,19 +34,16 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.metrics.error_rates import (
     ERRORS_FOR_ANY_CLAIM,
     ErrorRates,
-    check_far,
     checked_labels,
     checked_trials,
+    error_rates,
     normalised_weights,
 )
 from voice_biometrics.metrics.llr import bayes_threshold, cllr_of_each
 
 NUM_REPLICATES, SEED = 1000, 0  # the same for all lists, so that lists of the same speakers compare
 JACKKNIFE_GROUPS = 200  # at most so many groups of speakers are left out in turn
-REPLICATES_AT_A_TIME = 256  # bounds the memory: a few counts per block and replicate
-TRIALS_PER_BLOCK = 256  # a block's weights, trials x replicates, fit the cache
-MIN_TRIALS_PER_BLOCK, MAX_BLOCKS = 16, 2**14
-NUM_BLOCKS_WANTED = 2**12
+REPLICATES_AT_A_TIME = 256  # bounds the memory: a sum per speaker and replicate
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,11 +184,8 @@ class SpeakerBootstrap:
             self.is_target, enrol_speaker, test_speaker
         )
         self._num_replicates = num_replicates
-        draws = draw_speakers(self.num_speakers, num_replicates, seed).T
-        # The last row is the second factor of every target trial.
-        self._multiplicity = np.concatenate([draws, np.ones((1, draws.shape[1]))])  # (speakers + 1, draws)
-        ones = np.ones(self.is_target.size)
-        self._num_target, self._num_nontarget = self._target_total(ones), self._nontarget_total(ones)  # (draws,)
+        self._multiplicity = draw_speakers(self.num_speakers, num_replicates, seed).T.astype(float)  # (speakers, draws)
+        self._num_target, self._num_nontarget = self._totals(np.ones(self.is_target.size))  # (draws,)
         self._usable = np.flatnonzero((self._num_target > 0) & (self._num_nontarget > 0))
 
     def intervals(self, scores: np.ndarray, measures: Mapping[Hashable, "Measure"]) -> dict[Hashable, Interval]:
@@ -232,46 +226,36 @@ class SpeakerBootstrap:
         """
         scores, _ = checked_trials(scores, self.is_target)
         values = {name: np.full(self._num_target.size, np.nan) for name in measures}
-        from_points = {}
-        for name, measure in measures.items():
-            if isinstance(measure, MeanCost):
-                values[name][self._usable] = self._mean_cost(measure, scores)[self._usable]
-            else:
-                from_points[name] = measure
-        if from_points:
-            trials = _SortedTrials(scores, self)
-            for start in range(0, self._usable.size, REPLICATES_AT_A_TIME):
-                draws = self._usable[start : start + REPLICATES_AT_A_TIME]
-                points = trials.resample(self._multiplicity[:, draws])
+        from_points = {name: measure for name, measure in measures.items() if not isinstance(measure, MeanCost)}
+        for name in measures.keys() - from_points.keys():
+            values[name][self._usable] = self._mean_cost(measures[name], scores)[self._usable]
+        trials = _SortedTrials(scores, self) if from_points else None
+        for start in range(0, self._usable.size if from_points else 0, REPLICATES_AT_A_TIME):
+            draws = self._usable[start : start + REPLICATES_AT_A_TIME]
+            for draw, multiplicity in zip(draws, np.ascontiguousarray(self._multiplicity[:, draws].T), strict=True):
+                rates = trials.resample(multiplicity)
                 for name, measure in from_points.items():
-                    values[name][draws] = measure.values(points)
+                    values[name][draw] = measure.read(rates)
         return values
 
     def _mean_cost(self, measure: "MeanCost", scores: np.ndarray) -> np.ndarray:
         """Return a weighted mean cost under each draw, (draws,): exact for whole costs, since weights are whole."""
-        costs = measure.trial_costs(scores, self.is_target)
-        target_weight, nontarget_weight = measure.weights
-        means = np.zeros(self._num_target.size)
+        target_total, nontarget_total = self._totals(measure.trial_costs(scores, self.is_target))
         with np.errstate(invalid="ignore"):  # 0 / 0 in draws without one kind of trials
-            if target_weight:
-                means += target_weight * (self._target_total(costs) / self._num_target)
-            if nontarget_weight:
-                means += nontarget_weight * (self._nontarget_total(costs) / self._num_nontarget)
-        return means
+            means = target_total / self._num_target, nontarget_total / self._num_nontarget
+            return sum(weight * mean for weight, mean in zip(measure.weights, means, strict=True) if weight)
 
-    def _target_total(self, costs: np.ndarray) -> np.ndarray:
-        """Return the weighted sum of the target trials' costs under each draw, (draws,)."""
+    def _totals(self, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weighted sums of the target and of the non-target trials' costs under each draw, (draws,) each."""
         speaker = self.enrol_speaker[self.is_target]
-        return np.bincount(speaker, costs[self.is_target], self.num_speakers) @ self._multiplicity[:-1]
-
-    def _nontarget_total(self, costs: np.ndarray) -> np.ndarray:
-        """Return the weighted sum of the non-target trials' costs under each draw, (draws,)."""
+        target_total = np.bincount(speaker, costs[self.is_target], self.num_speakers) @ self._multiplicity
         first, cost_of_pairs = self._cost_of_pairs(costs)
-        totals = np.empty(self._multiplicity.shape[1])
-        for start in range(0, totals.size, REPLICATES_AT_A_TIME):
-            draws = self._multiplicity[:-1, start : start + REPLICATES_AT_A_TIME]
-            totals[start : start + REPLICATES_AT_A_TIME] = np.einsum("sd,sd->d", draws[first], cost_of_pairs @ draws)
-        return totals
+        nontarget_total = np.empty(target_total.size)
+        for start in range(0, nontarget_total.size, REPLICATES_AT_A_TIME):
+            some = slice(start, start + REPLICATES_AT_A_TIME)
+            draws = self._multiplicity[:, some]
+            nontarget_total[some] = np.einsum("sd,sd->d", draws[first], cost_of_pairs @ draws)
+        return target_total, nontarget_total
 
     def _cost_of_pairs(self, costs: np.ndarray) -> tuple[np.ndarray, csr_array]:
         """Sum the non-target trials' costs over each pair of speakers that has any.
@@ -340,86 +324,39 @@ def _number_speakers(
 
 
 class _SortedTrials:
-    """Trials sorted by score once, cut into blocks that split no tie, for the error rates of many resamples.
+    """Trials of each kind in the order of their scores, for the operating points of many resamples.
 
-    One pass sums the weights of every block for hundreds of resamples as matrix products; the operating points inside
-    a block are laid out only where a measure needs them. Weights are whole numbers below 2^24 per block, so single
-    precision is exact: a resample's figures equal those of the trials repeated as often as drawn.
+    Of several points with equal FRR the first and the last do: they have the lowest cost, and the EER is between them.
+    Weights are whole numbers, so the figures of a resample equal those of the trials repeated as often as drawn.
     """
 
     def __init__(self, scores: np.ndarray, bootstrap: SpeakerBootstrap) -> None:
-        order = np.argsort(scores)
-        self.scores = scores[order]
-        self.is_target = bootstrap.is_target[order]
-        self.ends_tie = np.append(self.scores[1:] != self.scores[:-1], True)
-        self._first = bootstrap.enrol_speaker[order].astype(np.int32)
-        second = np.where(self.is_target, bootstrap.num_speakers, bootstrap.test_speaker[order])
-        self._second = second.astype(np.int32)
-        self.cuts = self._cuts()
+        rates = error_rates(scores, bootstrap.is_target)
+        rejects_target = np.diff(rates.frr) > 0  # between points without a target no figure changes but the FAR
+        needed = np.append(True, rejects_target) | np.append(rejects_target, True)
+        self._thresholds = rates.thresholds[needed]
+        target, self._targets_below = self._sorted(scores, bootstrap.is_target)
+        nontarget, self._nontargets_below = self._sorted(scores, ~bootstrap.is_target)
+        self._speaker = bootstrap.enrol_speaker[target]
+        self._pair = bootstrap.enrol_speaker[nontarget], bootstrap.test_speaker[nontarget]
 
-    def _cuts(self) -> np.ndarray:
-        """Return the first trial of each block, and the number of trials."""
-        starts_tie = np.append(0, np.flatnonzero(self.ends_tie) + 1)
-        if starts_tie.size <= NUM_BLOCKS_WANTED:  # few distinct scores: every operating point is a cut
-            return starts_tie
-        num_trials = self.scores.size
-        length = np.clip(num_trials // NUM_BLOCKS_WANTED, MIN_TRIALS_PER_BLOCK, TRIALS_PER_BLOCK)
-        wanted = np.arange(0, num_trials, max(int(length), num_trials // MAX_BLOCKS))
-        return np.unique(np.append(starts_tie[np.searchsorted(starts_tie, wanted)], num_trials))
+    def _sorted(self, scores: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the chosen trials in the order of their scores, and how many are below each threshold."""
+        chosen = np.flatnonzero(chosen)
+        chosen = chosen[np.argsort(scores[chosen])]
+        return chosen, np.searchsorted(scores[chosen], self._thresholds)
 
-    def weights(self, multiplicity: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Return the weights of the trials from ``start`` to ``stop``: (trials,) or (trials, resamples)."""
-        weights = multiplicity.take(self._first[start:stop], axis=0)
-        weights *= multiplicity.take(self._second[start:stop], axis=0)
-        return weights
-
-    def resample(self, multiplicity: np.ndarray) -> "_Resamples":
-        """Sum the weights of all blocks; ``multiplicity`` (speakers + 1, resamples), each with both kinds of trials."""
-        multiplicity = np.ascontiguousarray(multiplicity, np.float32)
-        below = np.zeros((self.cuts.size, 2, multiplicity.shape[1]))  # target and non-target weight below each cut
-        for block, (start, stop) in enumerate(zip(self.cuts[:-1], self.cuts[1:], strict=True)):
-            for first in range(start, stop, TRIALS_PER_BLOCK):
-                last = min(first + TRIALS_PER_BLOCK, stop)
-                is_target = self.is_target[first:last]
-                kinds = np.stack([is_target, ~is_target]).astype(np.float32)
-                below[block + 1] += kinds @ self.weights(multiplicity, first, last)
-        np.cumsum(below, axis=0, out=below)
-        return _Resamples(self, multiplicity, below[:, 0], below[:, 1])
-
-
-class _Resamples:
-    """Operating points of some resamples: ``frr`` and ``far`` (cuts, resamples) when all from a cut on is accepted."""
-
-    def __init__(
-        self, trials: _SortedTrials, multiplicity: np.ndarray, target_below: np.ndarray, nontarget_below: np.ndarray
-    ) -> None:
-        self._trials, self._multiplicity = trials, np.ascontiguousarray(multiplicity.T)  # (resamples, speakers + 1)
-        self._target_below, self._nontarget_below = target_below, nontarget_below
-        self.are_all_points = trials.cuts.size == np.count_nonzero(trials.ends_tie) + 1
-        self.frr = target_below / target_below[-1]
-        self.far = (nontarget_below[-1] - nontarget_below) / nontarget_below[-1]
-
-    def rates_between(self, resample: int, first_cut: int, last_cut: int) -> ErrorRates:
-        """Return every operating point of one resample from one cut to another, both included."""
-        trials = self._trials
-        start, stop = trials.cuts[[first_cut, last_cut]]
-        weights = trials.weights(self._multiplicity[resample], start, stop)
-        ends = trials.ends_tie[start:stop]
-        below = np.cumsum(weights, dtype=np.float64)[ends]
-        weights *= trials.is_target[start:stop]
-        target_below = np.cumsum(weights, dtype=np.float64)[ends]
-        num_target, num_nontarget = self._target_below[-1, resample], self._nontarget_below[-1, resample]
-        target_below, nontarget_below = (
-            counted[first_cut, resample] + np.append(0.0, inside)
-            for counted, inside in ((self._target_below, target_below), (self._nontarget_below, below - target_below))
-        )
-        above = trials.scores[stop] if stop < trials.scores.size else np.inf
+    def resample(self, multiplicity: np.ndarray) -> ErrorRates:
+        """Return the operating points of one draw: ``multiplicity`` (speakers,), with both kinds of trials."""
+        first, second = self._pair
+        target = np.append(0.0, np.cumsum(multiplicity[self._speaker]))
+        nontarget = np.append(0.0, np.cumsum(multiplicity[first] * multiplicity[second]))
         return ErrorRates(
-            thresholds=np.append(trials.scores[start:stop][ends], above),
-            far=(num_nontarget - nontarget_below) / num_nontarget,
-            frr=target_below / num_target,
-            num_target=int(num_target),
-            num_nontarget=int(num_nontarget),
+            self._thresholds,
+            far=(nontarget[-1] - nontarget[self._nontargets_below]) / nontarget[-1],
+            frr=target[self._targets_below] / target[-1],
+            num_target=int(target[-1]),
+            num_nontarget=int(nontarget[-1]),
         )
 
 
@@ -481,96 +418,43 @@ class Cllr(MeanCost):
         return cllr_of_each(scores, is_target)
 
 
-class _FromOperatingPoints:
-    """A figure read off the operating points between two cuts, by the same code as the estimate (``ErrorRates``)."""
-
-    def values(self, points: _Resamples) -> np.ndarray:
-        """Return the figure of each resample, (resamples,)."""
-        first_cuts, last_cuts = self._cuts(points)
-        if points.are_all_points:
-            return self._read_all(points, last_cuts, np.arange(last_cuts.size))
-        spans = enumerate(zip(first_cuts, last_cuts, strict=True))
-        return np.array([self._read(points.rates_between(number, first, last)) for number, (first, last) in spans])
-
-
 @dataclass(frozen=True)
-class Eer(_FromOperatingPoints):
+class Eer:
     """Equal error rate, as ``ErrorRates.equal_error_rate``."""
 
-    def _cuts(self, points: _Resamples) -> tuple[np.ndarray, np.ndarray]:
-        right = np.argmax(points.frr - points.far >= 0.0, axis=0)  # the first cut where FRR has caught up
-        return right - 1, right
-
-    def _read(self, rates: ErrorRates) -> float:
+    def read(self, rates: ErrorRates) -> float:
         return rates.equal_error_rate()[0]
-
-    def _read_all(self, points: _Resamples, right: np.ndarray, resamples: np.ndarray) -> np.ndarray:
-        before, after = points.frr[right - 1, resamples], points.frr[right, resamples]
-        gap_before, gap_after = before - points.far[right - 1, resamples], after - points.far[right, resamples]
-        return before + gap_before / (gap_before - gap_after) * (after - before)
 
     def highest_without_errors(self, frr: float, far: float) -> float:
         return max(frr, far)
 
 
 @dataclass(frozen=True)
-class FrrAtFar(_FromOperatingPoints):
+class FrrAtFar:
     """Lowest FRR among thresholds with a FAR of at most ``max_far``, as ``ErrorRates.frr_at_far``."""
 
     max_far: float
 
-    def __post_init__(self) -> None:
-        check_far(self.max_far)
-
-    def _cuts(self, points: _Resamples) -> tuple[np.ndarray, np.ndarray]:
-        right = np.argmax(points.far <= self.max_far, axis=0)
-        return np.maximum(right - 1, 0), right
-
-    def _read(self, rates: ErrorRates) -> float:
+    def read(self, rates: ErrorRates) -> float:
         return rates.frr_at_far(self.max_far)[0]
-
-    def _read_all(self, points: _Resamples, right: np.ndarray, resamples: np.ndarray) -> np.ndarray:
-        return points.frr[right, resamples]
 
     def highest_without_errors(self, frr: float, far: float) -> float:
         return frr
 
 
 @dataclass(frozen=True)
-class MinDcf(_FromOperatingPoints):
+class MinDcf:
     """Smallest normalised detection cost over all thresholds, as ``ErrorRates.min_dcf``."""
 
     p_target: float
     c_miss: float = 1.0
     c_fa: float = 1.0
 
-    @property
-    def _weights(self) -> tuple[float, float]:
-        return normalised_weights(self.p_target, self.c_miss, self.c_fa)
-
-    def __post_init__(self) -> None:
-        _ = self._weights  # raises for constants out of range
-
-    def _cuts(self, points: _Resamples) -> tuple[np.ndarray, np.ndarray]:
-        miss_weight, fa_weight = self._weights
-        misses, false_accepts = miss_weight * points.frr, fa_weight * points.far
-        cost = misses + false_accepts
-        best = np.argmin(cost, axis=0)
-        at_least = misses[:-1] + false_accepts[1:]  # lower bound of the costs inside each block
-        may_be_lower = at_least < cost[best, np.arange(best.size)]  # (blocks, resamples)
-        any_lower = may_be_lower.any(axis=0)
-        first = np.where(any_lower, np.argmax(may_be_lower, axis=0), best)
-        last = np.where(any_lower, len(may_be_lower) - np.argmax(may_be_lower[::-1], axis=0), best)
-        return np.minimum(first, best), np.maximum(last, best)
-
-    def _read(self, rates: ErrorRates) -> float:
+    def read(self, rates: ErrorRates) -> float:
         return rates.min_dcf(self.p_target, self.c_miss, self.c_fa)[0]
 
-    def _read_all(self, points: _Resamples, right: np.ndarray, resamples: np.ndarray) -> np.ndarray:
-        return (self._weights[0] * points.frr + self._weights[1] * points.far).min(axis=0)
-
     def highest_without_errors(self, frr: float, far: float) -> float:
-        miss_weight, fa_weight = self._weights
+        miss_weight, fa_weight = normalised_weights(self.p_target, self.c_miss, self.c_fa)
         return min(1.0, miss_weight * frr + fa_weight * far)
 
 

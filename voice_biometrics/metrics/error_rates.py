@@ -14,6 +14,8 @@ Source: NIST SRE 2019-2021 evaluation plans, "Performance Measurement" (detectio
 recognition evaluation - overview, methodology, systems, results, perspective" (rule of 30); ISO/IEC 19795-1 (both).
 """
 
+import bisect
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -97,7 +99,7 @@ class ErrorRates:
         a fraction: 0.01 for FVC's FMR100, 0.001 for FMR1000, 0 for ZeroFMR; InputError outside 0 to 1.
         """
         check_far(max_far)
-        first = int(np.searchsorted(-self.far, -max_far))  # -far grows: the first point with far <= max_far
+        first = bisect.bisect_left(self.far, -max_far, key=operator.neg)  # -far grows: the first far <= max_far
         return float(self.frr[first]), float(self.thresholds[first])
 
     def summary(self, costs: Sequence[Cost] = USUAL_COSTS) -> dict[str, object]:
@@ -169,10 +171,11 @@ def meeting_point(far: np.ndarray, frr: np.ndarray) -> tuple[float, int]:
 
     far, frr : (points,) float, from accept all (FAR 1) to reject all (FRR 1).
     """
-    gap = frr - far  # grows from -1 to +1
-    right = int(np.searchsorted(gap, 0.0))  # the first point where FRR has caught up with FAR
-    step = gap[right - 1] / (gap[right - 1] - gap[right])
-    return float(frr[right - 1] + step * (frr[right] - frr[right - 1])), right
+    points = range(far.size)
+    right = bisect.bisect_left(points, 0.0, key=lambda point: frr[point] - far[point])  # the first FRR from the FAR up
+    (far_before, far_after), (frr_before, frr_after) = far[right - 1 : right + 1], frr[right - 1 : right + 1]
+    step = (frr_before - far_before) / ((frr_before - far_before) - (frr_after - far_after))
+    return float(frr_before + step * (frr_after - frr_before)), right
 
 
 def check_far(max_far: float) -> None:
