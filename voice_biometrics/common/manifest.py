@@ -6,7 +6,7 @@ seconds, ``wav`` beginning with ``$data_root`` (``$data_root.<corpus>`` if corpo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,12 +65,31 @@ def read_manifest(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     ``columns`` are required; ``ID`` and ``spk_id`` suffice where no audio is read. Raises InputError for a missing or
     empty manifest, a missing column, a malformed number or a duplicate ID.
     """
+    return _checked(next(_read_blocks(path, columns, None)), path, columns)
+
+
+def manifest_blocks(path: Path, num_rows: int, columns: Sequence[str] = COLUMNS) -> Iterator[pd.DataFrame]:
+    """Yield a manifest in blocks of ``num_rows``, so that memory does not grow with it.
+
+    Otherwise as ``read_manifest``, but a duplicate ID is only found within a block.
+    """
+    for block in _read_blocks(path, columns, num_rows):
+        yield _checked(block.reset_index(drop=True), path, columns)
+
+
+def _read_blocks(path: Path, columns: Sequence[str], num_rows: int | None) -> Iterator[pd.DataFrame]:
+    """Yield a CSV as text in blocks (None: as one)."""
     if not path.is_file():
         raise InputError(f"{path}: manifest not found; prepare the corpus first (python prepare.py --help)")
     try:
-        manifest = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", chunksize=num_rows)
+        yield from [found] if num_rows is None else found
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected a CSV with the columns {', '.join(columns)}: {error}") from error
+
+
+def _checked(manifest: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a table with its numbers as numbers; InputError for what ``read_manifest`` refuses."""
     missing = [column for column in columns if column not in manifest.columns]
     if missing:
         raise InputError(f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} missing")
@@ -112,13 +131,17 @@ def read_utterances(manifest_file: Path, replacements: dict[str, str]) -> pd.Dat
 
     Raises InputError for a root that is not in ``replacements``, or if the first file does not exist.
     """
-    manifest = read_manifest(manifest_file)
+    return with_folders(read_manifest(manifest_file), replacements, manifest_file)
+
+
+def with_folders(manifest: pd.DataFrame, replacements: dict[str, str], manifest_file: Path) -> pd.DataFrame:
+    """Return ``manifest``, read from ``manifest_file``, with its roots replaced; errors as ``read_utterances``."""
     root = manifest["wav"].str.extract(r"^\$([\w.]+)/", expand=False)
     unknown = root.dropna()[~root.dropna().isin(list(replacements))]
     if len(unknown):
         raise InputError(
-            f"{manifest_file}: ${unknown.iloc[0]} is not a known root; expected {', '.join(replacements)}; give "
-            "--corpus and --data_folder of this manifest"
+            f"{manifest_file}: ${unknown.iloc[0]} is not a known root; expected {', '.join(replacements) or 'none'}; "
+            "give --corpus and --data_folder of this manifest"
         )
     for name, folder in replacements.items():
         manifest["wav"] = manifest["wav"].where(root != name, folder + manifest["wav"].str.slice(len(name) + 1))

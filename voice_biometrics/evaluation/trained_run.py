@@ -18,6 +18,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from speechbrain.utils.distributed import infer_device
+from tqdm import tqdm
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import data_roots, read_utterances
@@ -265,11 +266,11 @@ class TrainedRun:
         cohort = self.utterances(self.manifests / "train.csv")
         return Scorer(self.scoring, self.embed(cohort), cohort["spk_id"].to_numpy())
 
-    def embed(self, manifest: pd.DataFrame, condition: Condition = CLEAN) -> np.ndarray:
+    def embed(self, manifest: pd.DataFrame, condition: Condition = CLEAN, progress: tqdm | None = None) -> np.ndarray:
         """Return embeddings (utterances, dims) of a manifest, each utterance altered by ``condition``."""
         rate, workers, segment_s = (self.settings[key] for key in ("sample_rate", "num_workers", "segment_s"))
         modules = self.modules.to(self.device)
-        return embed_manifest(modules, manifest, rate, self.device, workers, condition, segment_s)
+        return embed_manifest(modules, manifest, rate, self.device, workers, condition, segment_s, progress)
 
     def score(self, trial_set: TrialSet, condition: Condition = CLEAN) -> ScoredTrials:
         """Return the scored trials; each utterance is embedded once under ``condition``."""

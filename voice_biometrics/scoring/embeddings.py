@@ -4,6 +4,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -58,6 +60,7 @@ def embed_manifest(
     num_workers: int = 0,
     alter: Alter | None = None,
     segment_s: float = 0.0,
+    progress: tqdm | None = None,
 ) -> np.ndarray:
     """Return the embeddings, float32 (utterances, dims), of a manifest in its order, with a progress bar.
 
@@ -67,6 +70,7 @@ def embed_manifest(
     alter : applied to each utterance after reading, such as a ``Condition``.
     segment_s : longer utterances (seconds) are embedded in evenly spaced segments of this length, which are averaged;
         0: all utterances whole.
+    progress : a bar to update instead of one for this manifest.
 
     Raises InputError, naming the utterance, when one cannot be read or its embedding is not finite.
     """
@@ -80,7 +84,8 @@ def embed_manifest(
     segments = _segments(loader, round(segment_s * sample_rate))
     batches = _equal_lengths(segments, MAX_BATCH_S * sample_rate)
     found: dict[int, list[np.ndarray]] = {}
-    with tqdm(total=len(manifest), desc="embeddings", unit="utt", dynamic_ncols=True) as bar:
+    own_bar = partial(tqdm, total=len(manifest), desc="embeddings", unit="utt", dynamic_ncols=True)
+    with own_bar() if progress is None else nullcontext(progress) as bar:
         for rows, batch in _computed_side_by_side(lambda waves: embed(modules, waves.to(device)), batches, device):
             bar.update(len(set(rows) - found.keys()))
             for row, embedding in zip(rows, batch, strict=True):

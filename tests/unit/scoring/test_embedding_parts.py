@@ -1,0 +1,120 @@
+"""Parts of embeddings: the same in any number of shards, whole or missing, of one model and one manifest."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import embed
+from data_prep.prepare import prepare
+from data_prep.settings import Settings
+from tests.conftest import write_speakers
+from tests.model_folders import write_toy_model_folder
+from tests.run_folders import write_run_folder
+from voice_biometrics.common.audio import read_audio
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.evaluation.trained_run import TrainedRun
+from voice_biometrics.inference.embedder import Embedder
+from voice_biometrics.inference.model_folder import read_model_folder
+from voice_biometrics.scoring import embedding_parts
+from voice_biometrics.scoring.embedding_parts import read_parts, shard_named
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(embedding_parts, "ROWS_PER_PART", 5)
+
+
+@pytest.fixture
+def manifest(speakers, tmp_path) -> Path:
+    """24 utterances of 6 speakers."""
+    prepare(Settings("speaker_folders", str(speakers), valid_speakers=0), tmp_path / "manifests")
+    return tmp_path / "manifests" / "train.csv"
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return write_toy_model_folder(tmp_path / "model")
+
+
+def run(model: Path, manifest: Path, *more: str) -> tuple[int, int]:
+    corpus = ["--data_folder", str(manifest.parents[1] / "speakers")]
+    return embed.embed_shard(embed.parse_options([str(model), "--manifest", str(manifest), *corpus, *more]))
+
+
+def test_shards_together_give_the_embedding_of_each_utterance(model, manifest, tmp_path):
+    for share in ("2/3", "1/3", "3/3"):
+        run(model, manifest, "--output", str(tmp_path / "e"), "--shard", share)
+    utterances, embeddings = read_parts(tmp_path / "e")
+    expected = pd.read_csv(manifest)
+    assert utterances.to_dict("list") == expected[["ID", "spk_id", "duration"]].to_dict("list")
+    embedder = Embedder(read_model_folder(model))
+    for row in (0, 5, 23):
+        wav = expected["wav"][row].replace("$data_root", str(tmp_path / "speakers"))
+        np.testing.assert_array_equal(embeddings[row], embedder(read_audio(wav, 16000)))
+
+
+def test_only_missing_parts_are_written_whatever_the_shards(model, manifest, tmp_path):
+    folder = tmp_path / "e"
+    assert run(model, manifest, "--output", str(folder)) == (5, 0)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    (folder / "part-000003.parquet").unlink()
+    (folder / ".part-000003.77.parquet").write_bytes(b"half a part")  # left by a kill
+    with pytest.raises(InputError, match=r"expected 24 utterances, found 19"):
+        read_parts(folder)
+    assert run(model, manifest, "--output", str(folder), "--shard", "2/2") == (1, 1)
+    assert {path: path.read_bytes() for path in folder.glob("part*")} == before
+
+
+def test_parts_of_another_model_or_manifest_are_refused_by_name(model, manifest, tmp_path):
+    output = ("--output", str(tmp_path / "e"))
+    run(model, manifest, *output)
+    with pytest.raises(InputError, match=r"part-000000.parquet: made with another model"):
+        run(model, manifest, *output, "--precision", "int8")
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([*lines[:7], lines[8], lines[7], *lines[9:]]))
+    with pytest.raises(InputError, match=r"part-000001.parquet: made with another manifest"):
+        run(model, manifest, *output)
+    (tmp_path / "e" / "part-000000.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(InputError, match=r"part-000000.parquet: expected a Parquet file"):
+        run(model, manifest, *output)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "-1/2", "1/2/3"])
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(InputError, match="--shard"):
+        shard_named(text)
+
+
+def test_a_fault_names_its_file_and_leaves_no_half_part(model, manifest, tmp_path):
+    (tmp_path / "speakers" / "spk1" / "utt2.wav").write_bytes(b"")
+    with pytest.raises(InputError, match="spk1/utt2.wav"):
+        run(model, manifest, "--output", str(tmp_path / "e"))
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["part-000000.parquet"]
+    with pytest.raises(InputError, match=r"\$data_root is not a known root"):
+        embed.embed_shard(embed.parse_options([str(model), "--manifest", str(manifest)]))
+
+
+def test_a_run_folder_gives_its_own_embeddings(tmp_path):
+    corpus = write_speakers(tmp_path / "speakers", 4, 3)
+    folder = write_run_folder(tmp_path / "run", corpus, num_held_out=2)
+    manifest, output = folder / "manifests" / "valid.csv", tmp_path / "e"
+    embed.main([str(folder), "--manifest", str(manifest), "--output", str(output)])
+    trained = TrainedRun(folder)
+    expected = trained.embed(trained.utterances(manifest))
+    np.testing.assert_allclose(read_parts(output)[1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_folder_needs_no_pytorch(model, manifest, tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['speechbrain'] = None; import embed\n"
+        f"embed.main([{str(model)!r}, '--manifest', {str(manifest)!r}, '--data_folder', {str(tmp_path / 'speakers')!r},"
+        f"'--output', {str(tmp_path / 'e')!r}])"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert len(read_parts(tmp_path / "e")[0]) == 24
