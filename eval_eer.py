@@ -14,11 +14,14 @@ Trials, instead of the run's test part or held-out speakers:
 Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz or .parquet), without a run:
   --scores FILE            the trials; --test_manifest (ID, spk_id, and groups) gives intervals and groups
   --held_out_scores FILE   of other speakers, for calibration; default: the same speakers, with cross-validation
-Both:
+Embeddings of embed.py, all pairs, counted in histograms instead of stored: 10^10 pairs take minutes:
+  --embeddings FOLDER      --processes N (default: 1) compute side by side; neither intervals nor groups
+Runs and scores:
   --against FILE ...       other systems' scores of the same trials: differences, with intervals and p-values
   --custom P,MISS,FA       a threshold for your use: prior of a target trial, cost of a miss and of a false accept
 
-Writes report.html, report.md, metrics.json, scores and plots to <run folder>/eval/<trials>, or beside --scores.
+Writes report.html, report.md, metrics.json, scores and plots to <run folder>/eval/<trials>, or beside --scores or
+--embeddings (there metrics.json, det.csv and det.png).
 """
 
 import argparse
@@ -53,6 +56,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(0)
     options, rest = parse_options(arguments)
     options.command = f"python eval_eer.py {shlex.join(arguments)}"
+    if options.embeddings:
+        evaluate_embeddings(options, rest)
+        return
     evaluation, subject, costs = (evaluate_scores if options.scores else evaluate_run)(options, rest)
     utterances = evaluation.clean.trials.utterances  # other systems' trials are the same, and so are their speakers
     against = [ScoredTrials(str(path), read_scores(path), utterances) for path in options.against]
@@ -64,12 +70,13 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the options of this script out of ``arguments``; the rest are those of train.py."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.error = refuse
-    for name in ("--test_manifest", "--test_trials", "--enrolment", "--scores", "--held_out_scores"):
+    for name in ("--test_manifest", "--test_trials", "--enrolment", "--scores", "--held_out_scores", "--embeddings"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--against", type=Path, nargs="+", default=[])
     parser.add_argument("--condition", nargs="+")
     parser.add_argument("--enrol_with", type=int)
     parser.add_argument("--custom")
+    parser.add_argument("--processes", type=int, default=1)
     options, rest = parser.parse_known_args(arguments)
     foreign = FOR_RUNS if options.scores else FOR_SCORES
     for name in foreign:
@@ -134,6 +141,22 @@ def evaluate_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluati
     if evaluation.thresholds and (trial_set.is_held_out or not evaluation.on_itself):
         run.save_thresholds(evaluation.thresholds, trial_set)
     return evaluation, subject, costs
+
+
+def evaluate_embeddings(options: argparse.Namespace, rest: list[str]) -> None:
+    """Evaluate all pairs of the embeddings of embed.py."""
+    from voice_biometrics.report.pairs import write_pairs  # here, since score files need not wait for it
+    from voice_biometrics.scoring.all_pairs import all_pairs_histogram
+    from voice_biometrics.scoring.embedding_parts import read_parts
+
+    others = ("scores", "held_out_scores", "test_manifest", "test_trials", "enrolment", "enrol_with", "condition")
+    foreign = [f"--{name}" for name in others if getattr(options, name) is not None] + rest
+    if foreign or options.against:
+        refuse(f"{(foreign or ['--against'])[0]} does not go with --embeddings")
+    utterances, embeddings = read_parts(options.embeddings)
+    histogram = all_pairs_histogram(embeddings, utterances["spk_id"].to_numpy(), options.processes)
+    costs = uses_and_costs(options, USUAL_COSTS)[1]
+    write_pairs(histogram, options.embeddings.with_name(f"{options.embeddings.name}_eval"), options.command, costs)
 
 
 def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[list[Use | CustomUse], list[Cost]]:

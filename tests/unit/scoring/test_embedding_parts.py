@@ -1,5 +1,6 @@
 """Parts of embeddings: the same in any number of shards, whole or missing, of one model and one manifest."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 import embed
+import eval_eer
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from tests.conftest import write_speakers
@@ -16,10 +18,13 @@ from tests.model_folders import write_toy_model_folder
 from tests.run_folders import write_run_folder
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.trial_lists import make_trials
 from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.model_folder import read_model_folder
+from voice_biometrics.metrics.error_rates import error_rates
 from voice_biometrics.scoring import embedding_parts
+from voice_biometrics.scoring.cosine import score_trials
 from voice_biometrics.scoring.embedding_parts import read_parts, shard_named
 
 ROOT = Path(__file__).parents[3]
@@ -118,3 +123,21 @@ def test_a_model_folder_needs_no_pytorch(model, manifest, tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert len(read_parts(tmp_path / "e")[0]) == 24
+
+
+def test_all_pairs_of_parts_have_the_error_rates_of_their_scores(model, manifest, tmp_path, capsys):
+    run(model, manifest, "--output", str(tmp_path / "e"))
+    eval_eer.main(["--embeddings", str(tmp_path / "e"), "--custom", "0.1,1,2"])
+    found = json.loads((tmp_path / "e_eval" / "metrics.json").read_text())
+    utterances, embeddings = read_parts(tmp_path / "e")
+    trials = make_trials(utterances, None, seed=0)
+    scores = score_trials(embeddings, pd.Index(utterances["ID"]), trials)
+    exact = error_rates(scores["score"].to_numpy(), scores["target"].to_numpy())
+    assert (found["num_target"], found["num_nontarget"]) == (exact.num_target, exact.num_nontarget) == (36, 240)
+    assert found["eer_bounds"][0] <= exact.equal_error_rate()[0] <= found["eer_bounds"][1]
+    assert [entry["p_target"] for entry in found["min_dcf"]] == [0.01, 0.05, 0.1]
+    assert pd.read_csv(tmp_path / "e_eval" / "det.csv").columns.tolist() == ["threshold", "far", "frr"]
+    assert (tmp_path / "e_eval" / "det.png").stat().st_size > 10_000
+    with pytest.raises(SystemExit) as stop:
+        eval_eer.main(["--embeddings", str(tmp_path / "e"), "--enrol_with", "3"])
+    assert stop.value.code == 2 and "--enrol_with does not go with --embeddings" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""All pairs of many embeddings as trials: cosine scores, counted in histograms and never stored.
+
+Memory: the embeddings, once in each process, and blocks of 2 million scores.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.metrics.histograms import NUM_BINS, ScoreHistogram, count_scores
+from voice_biometrics.scoring.cosine import normalise_lengths
+
+ROWS, COLUMNS = 1024, 2048  # of a block of scores
+
+
+def all_pairs_histogram(embeddings: np.ndarray, speakers: np.ndarray, num_processes: int = 1) -> ScoreHistogram:
+    """Return the histogram of the scores of all pairs of different utterances, with a progress bar.
+
+    Arguments
+    ---------
+    embeddings : (utterances, dims) float, of any length. speakers : (utterances,) their speakers.
+    num_processes : that compute side by side, each with one thread.
+
+    Raises
+    ------
+    InputError : an embedding is not finite or zero, or there are no target or no non-target trials.
+    """
+    if num_processes < 1:
+        raise InputError(f"--processes {num_processes}: expected at least 1")
+    codes = pd.factorize(speakers)[0]
+    order = np.argsort(codes, kind="stable")  # target trials are then in blocks along the diagonal
+    pairs = PairsOfRows(normalise_lengths(embeddings)[order], codes[order])
+    starts = range(0, len(codes), ROWS)
+    counts = np.zeros((2, NUM_BINS), np.int64)  # of all trials, and of target trials
+    with tqdm(total=len(codes) * (len(codes) - 1) // 2, desc="pairs", unit="", unit_scale=True) as bar:
+        for found in _counted(pairs, starts, num_processes):
+            counts += found
+            bar.update(int(found[0].sum()))
+    return ScoreHistogram(target=counts[1], nontarget=counts[0] - counts[1])
+
+
+class PairsOfRows:
+    """Counts the pairs of some rows with all later ones.
+
+    unit : (utterances, dims) float32, each of length 1. codes : (utterances,) int, speakers; sorted.
+    """
+
+    def __init__(self, unit: np.ndarray, codes: np.ndarray) -> None:
+        self.unit, self.codes = unit, codes
+
+    def __call__(self, start: int) -> np.ndarray:
+        """Return the counts of all and of target trials, (2, NUM_BINS), of rows ``start`` to ``start + ROWS``."""
+        counts = np.zeros((2, NUM_BINS), np.int64)
+        rows, row_codes = self.unit[start : start + ROWS], self.codes[start : start + ROWS]
+        for left in range(start, len(self.unit), COLUMNS):
+            scores = rows @ self.unit[left : left + COLUMNS].T  # (rows, columns)
+            if left < start + ROWS:  # the diagonal: each pair once, none with itself
+                later = np.arange(scores.shape[1]) + left > np.arange(start, start + len(rows))[:, None]
+            else:
+                later = None
+            codes = self.codes[left : left + COLUMNS]
+            if codes[0] <= row_codes[-1]:
+                is_target = row_codes[:, None] == codes
+                counts[1] += count_scores(scores[is_target if later is None else is_target & later])
+            counts[0] += count_scores(scores if later is None else scores[later])
+        return counts
+
+
+_pairs: PairsOfRows  # of a worker process
+
+
+def _counted(pairs: PairsOfRows, starts: Iterable[int], num_processes: int) -> Iterator[np.ndarray]:
+    if num_processes == 1:
+        yield from map(pairs, starts)
+        return
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read by the processes that start now
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, context, _start_worker, (pairs,)) as pool:
+        yield from pool.map(_count_rows, starts)
+
+
+def _start_worker(pairs: PairsOfRows) -> None:
+    global _pairs
+    _pairs = pairs
+
+
+def _count_rows(start: int) -> np.ndarray:
+    return _pairs(start)
