@@ -1,0 +1,131 @@
+"""Time, memory and bytes at scale: a million utterances, 10^9 pairs, a million voices.
+
+    python benchmarks/scale.py manifest FOLDER FILE     a manifest of 1,000,000 rows that share the files of FOLDER
+    python benchmarks/scale.py pairs EMBEDDINGS         all pairs of 44,722 embeddings: 10^9; --exact: of 10,000, also
+                                                        with stored scores
+    python benchmarks/scale.py run COMMAND ...          peak memory and time of any command
+
+EMBEDDINGS is a folder of embed.py; more embeddings than it has are made by adding noise. Results: docs/scaling.md.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from voice_biometrics.metrics.error_rates import error_rates
+from voice_biometrics.scoring.all_pairs import all_pairs_histogram
+from voice_biometrics.scoring.cosine import cosine_scores
+from voice_biometrics.scoring.embedding_parts import read_parts
+
+NOISE = 0.5  # of a made embedding, of the standard deviation of a real one
+
+
+def main() -> None:
+    """Run one measurement."""
+    parser = argparse.ArgumentParser(usage=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True)
+    for function, positional in ((manifest, ("folder", "file")), (pairs, ("embeddings",))):
+        command = commands.add_parser(function.__name__)
+        command.set_defaults(function=function)
+        for name in positional:
+            command.add_argument(name, type=Path)
+        command.add_argument("--rows", type=int, default=1_000_000 if function is manifest else 44_722)
+        command.add_argument("--processes", type=int, default=1)
+        command.add_argument("--exact", action="store_true")
+    command = commands.add_parser("run")
+    command.set_defaults(function=run)
+    command.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    options.function(options)
+
+
+def manifest(options: argparse.Namespace) -> None:
+    """Write a manifest whose rows share the files of a folder of audio, with speakers of their own for each round."""
+    files = sorted(path for path in options.folder.rglob("*") if path.suffix in (".wav", ".flac", ".opus"))
+    headers = [soundfile.info(path) for path in files]
+    rounds, turn = np.divmod(np.arange(options.rows), len(files))
+    frames, rates = (np.array([getattr(header, name) for header in headers]) for name in ("frames", "samplerate"))
+    names = np.array([f"$data_root/{path.relative_to(options.folder)}" for path in files])
+    speakers, stems = (np.array([text(path) for path in files]) for text in (lambda path: path.parent.name, _stem))
+    prefix = pd.Series(rounds).astype(str).str.zfill(4)
+    columns = {
+        "ID": prefix + "/" + stems[turn],
+        "duration": (frames / rates).round(6)[turn],
+        "wav": names[turn],
+        "start": 0,
+        "stop": frames[turn],
+        "spk_id": prefix + "-" + speakers[turn],
+    }
+    pd.DataFrame(columns).to_csv(options.file, index=False)
+    print(f"{options.file}: {options.rows:,} rows, {len(files):,} files")
+
+
+def _stem(path: Path) -> str:
+    return path.stem
+
+
+def pairs(options: argparse.Namespace) -> None:
+    """Time the error rates of all pairs, and extrapolate to 10^10."""
+    embeddings, speakers = more_embeddings(options.embeddings, 10_000 if options.exact else options.rows)
+    started, used = time.monotonic(), time.process_time()
+    found = all_pairs_histogram(embeddings, speakers, options.processes).summary()
+    seconds, used = time.monotonic() - started, time.process_time() - used
+    number = found["num_target"] + found["num_nontarget"]
+    print(
+        f"{number:,} pairs ({found['num_target']:,} target): {seconds:.1f} s, {used:.1f} s of the processor in this "
+        f"process, {options.processes} processes; 10^10 pairs at this rate {1e10 / number * seconds:,.0f} s, "
+        f"{1e10 / number * used:,.0f} s of the processor; peak {peak_mib():,.0f} MiB; load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"EER {found['eer']:.8f}, in {found['eer_bounds']}; minDCF {found['min_dcf']}")
+    if options.exact:
+        enrol, test = np.triu_indices(len(embeddings), 1)
+        exact = error_rates(cosine_scores(embeddings, enrol, test), speakers[enrol] == speakers[test]).summary()
+        print(f"with stored scores: EER {exact['eer']:.8f}, minDCF {exact['min_dcf']}; peak {peak_mib():,.0f} MiB")
+
+
+def more_embeddings(folder: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``number`` embeddings, float32 (utterances, dims), made from those of ``folder``, and their speakers.
+
+    Each round of copies adds an offset per speaker and noise per utterance: other speakers, of the same kind.
+    """
+    utterances, real = read_parts(folder)
+    rng, scale = np.random.default_rng(0), NOISE * real.std(axis=0)
+    codes, names = pd.factorize(utterances["spk_id"])
+    made, speakers = np.empty((number, real.shape[1]), np.float32), np.empty(number, np.int64)
+    for start in range(0, number, len(real)):
+        size = min(len(real), number - start)
+        offsets = scale * rng.standard_normal((len(names), len(scale)))
+        noise = scale * rng.standard_normal((size, len(scale)))
+        made[start : start + size] = real[:size] + (offsets[codes[:size]] + noise if start else 0)
+        speakers[start : start + size] = start + codes[:size]
+    return made, speakers
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run a command, and print its time and the peak memory of its largest process."""
+    started = time.monotonic()
+    status = subprocess.call(options.command)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"{time.monotonic() - started:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of the processor, peak "
+        f"{used.ru_maxrss / 1024:,.0f} MiB, exit status {status}; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def peak_mib() -> float:
+    """Return the peak memory of this process, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
