@@ -12,7 +12,7 @@ FLOORS = (
     ("common", "models"),
     ("metrics", "augmentation", "experiment"),
     ("scoring", "inference"),
-    ("training", "evaluation"),
+    ("training", "evaluation", "serve"),
     ("report", "export", "ablation"),
 )
 FLOOR_OF = {package: number for number, floor in enumerate(FLOORS) for package in floor}

@@ -1,0 +1,1 @@
+"""A local web page that enrols and verifies voices with a microphone: ``python verify.py serve``."""
