@@ -1,0 +1,364 @@
+/**
+ * What the page knows of voices, without its elements: microphone, levels, checks, WAV, prompts, words and scales.
+ *
+ * Both pages use it, whatever their backend is. Importing it touches neither document nor microphone, so that Node's
+ * own runner tests it. Samples are Float32Array in [-1, 1], one channel; levels are decibels, 0 = full scale.
+ */
+
+const FRAME_S = 0.02;
+const SPEECH_RANGE_DB = 30; // below the loud frames; quieter frames are pauses (as in audio_input.py)
+const MIN_LEVEL_DB = -50; // of the loud frames; audio_input.py warns below it
+const SILENT_DB = -75; // a muted microphone
+const MAX_CLIPPED_SHARE = 0.0003; // as in audio_input.py
+const METER_FLOOR_DB = -60;
+const ZERO_CROSSINGS = 16; // of the resampling filter, on each side
+const PASS_BAND = 0.94; // of the lower Nyquist frequency
+
+/** Sentences for enrolment, written for this page: three seconds or so each, with the sounds of English. */
+export const SENTENCES = [
+  "The boat drifted quietly past the old stone bridge.",
+  "We should choose a warm jacket before the weather changes.",
+  "Fresh bread and yellow cheese were waiting on the table.",
+  "Her younger brother plays the violin every Thursday.",
+  "A bright orange kite flew high above the garden.",
+  "Please bring five cups of sugar from the village shop.",
+  "The train to the north leaves in about half an hour.",
+  "Nobody noticed the small bird under the wooden chair.",
+  "They painted the kitchen walls in a gentle shade of blue.",
+  "My favourite book is on the third shelf, near the window.",
+  "Thick fog covered the valley until early afternoon.",
+  "I measured the height of the door twice to be sure.",
+];
+
+/** Words about the digits, wherever they are shown. */
+export const DIGITS_NOTE =
+  "Random digits make a replayed recording easier to notice for whoever listens. The page does not check them: " +
+  "they are a hurdle to replay, not liveness detection.";
+
+/** A recorded microphone. Errors are Error whose message tells the user what to do. */
+export class Microphone {
+  /** @param {(block: Float32Array, rate: number) => void} onBlock  Called with about 20 ms of samples each time. */
+  constructor(onBlock) {
+    this.onBlock = onBlock;
+    this.blocks = [];
+  }
+
+  /** Ask for the microphone and start to record, without the browser's processing, which would change the voice. */
+  async start() {
+    if (!globalThis.navigator?.mediaDevices?.getUserMedia) {
+      throw new Error("Browsers give the microphone only to pages from localhost or over HTTPS. Open the page there.");
+    }
+    const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    try {
+      this.stream = await navigator.mediaDevices.getUserMedia({ audio });
+      this.context = new AudioContext({ latencyHint: "interactive" });
+      await this.context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
+    } catch (error) {
+      await this.#release();
+      throw new Error(microphoneMessage(error), { cause: error });
+    }
+    this.worklet = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
+    this.worklet.port.onmessage = ({ data }) => {
+      this.blocks.push(data);
+      this.onBlock(data, this.context.sampleRate);
+    };
+    this.context.createMediaStreamSource(this.stream).connect(this.worklet);
+    await this.context.resume();
+  }
+
+  /** Stop, release the microphone, and return the samples at `rate`, Hz. */
+  async stop(rate) {
+    const recorded = this.context.sampleRate;
+    this.worklet.port.onmessage = null;
+    await this.#release();
+    return resample(joined(this.blocks), recorded, rate);
+  }
+
+  async #release() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    await this.context?.close();
+  }
+}
+
+/** Return what to tell the user when the microphone cannot be opened. */
+export function microphoneMessage(error) {
+  const messages = {
+    NotAllowedError: "The microphone was not allowed. Allow it for this page, next to the address, and try again.",
+    NotFoundError: "No microphone was found. Connect one and try again.",
+    NotReadableError: "The microphone is in use by another program. Close it and try again.",
+  };
+  return messages[error.name] ?? `The microphone could not be started (${error.message}). Try again.`;
+}
+
+/** Return the samples of all blocks in one array. */
+export function joined(blocks) {
+  const samples = new Float32Array(blocks.reduce((total, block) => total + block.length, 0));
+  let filled = 0;
+  for (const block of blocks) {
+    samples.set(block, filled);
+    filled += block.length;
+  }
+  return samples;
+}
+
+/**
+ * Return samples at another rate: a windowed sinc, which passes 94 % of the band and removes what would fold back.
+ * `from` and `to` are whole Hz.
+ */
+export function resample(samples, from, to) {
+  if (from === to) return samples;
+  const divisor = greatestCommonDivisor(from, to);
+  const [numPhases, step] = [to / divisor, from / divisor];
+  const half = Math.ceil((ZERO_CROSSINGS * Math.max(from, to)) / to);
+  const filters = Array.from({ length: numPhases }, (_, phase) => filterAt(phase / numPhases, half, from, to));
+  const output = new Float32Array(Math.floor((samples.length * to) / from));
+  for (let place = 0; place < output.length; place++) {
+    const first = Math.floor((place * step) / numPhases) - half + 1;
+    const filter = filters[(place * step) % numPhases];
+    const start = Math.max(0, -first);
+    const stop = Math.min(filter.length, samples.length - first);
+    let sum = 0;
+    for (let tap = start; tap < stop; tap++) sum += filter[tap] * samples[first + tap];
+    output[place] = sum;
+  }
+  return output;
+}
+
+/** Return the 2 x half taps around a place between two samples; `fraction` is its distance from the left one. */
+function filterAt(fraction, half, from, to) {
+  const cutoff = PASS_BAND * Math.min(1, to / from);
+  const taps = Float64Array.from({ length: 2 * half }, (_, tap) => {
+    const distance = tap - half + 1 - fraction;
+    const angle = Math.PI * cutoff * distance;
+    return (angle ? Math.sin(angle) / angle : 1) * blackman(distance / half);
+  });
+  const sum = taps.reduce((total, tap) => total + tap, 0);
+  return taps.map((tap) => tap / sum);
+}
+
+/** Return the Blackman window, 1 in the middle (0) and 0 at the ends (-1 and 1). */
+function blackman(place) {
+  return Math.abs(place) < 1 ? 0.42 + 0.5 * Math.cos(Math.PI * place) + 0.08 * Math.cos(2 * Math.PI * place) : 0;
+}
+
+function greatestCommonDivisor(a, b) {
+  return b ? greatestCommonDivisor(b, a % b) : a;
+}
+
+/** Return a 16-bit mono WAV file of the samples, as an ArrayBuffer. */
+export function encodeWav(samples, rate) {
+  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+  const text = (place, word) => [...word].forEach((letter, i) => view.setUint8(place + i, letter.charCodeAt(0)));
+  text(0, "RIFF");
+  view.setUint32(4, 36 + 2 * samples.length, true);
+  text(8, "WAVEfmt ");
+  view.setUint32(16, 16, true); // bytes of the format
+  view.setUint16(20, 1, true); // PCM
+  view.setUint16(22, 1, true); // channels
+  view.setUint32(24, rate, true);
+  view.setUint32(28, 2 * rate, true); // bytes per second
+  view.setUint16(32, 2, true); // bytes per frame
+  view.setUint16(34, 16, true); // bits
+  text(36, "data");
+  view.setUint32(40, 2 * samples.length, true);
+  samples.forEach((sample, place) => {
+    view.setInt16(44 + 2 * place, Math.round(32767 * Math.max(-1, Math.min(1, sample))), true);
+  });
+  return view.buffer;
+}
+
+/** Return samples and rate of a WAV file that `encodeWav` made. */
+export function decodeWav(buffer) {
+  const view = new DataView(buffer);
+  const samples = new Float32Array((buffer.byteLength - 44) / 2);
+  for (let place = 0; place < samples.length; place++) samples[place] = view.getInt16(44 + 2 * place, true) / 32768;
+  return { samples, rate: view.getUint32(24, true) };
+}
+
+/** Return the level of each complete 20 ms frame; of all samples if there is none. */
+export function frameLevels(samples, rate) {
+  const length = Math.min(samples.length, Math.max(1, Math.round(FRAME_S * rate)));
+  return Array.from({ length: length ? Math.floor(samples.length / length) : 0 }, (_, frame) =>
+    levelOf(samples.subarray(frame * length, (frame + 1) * length)),
+  );
+}
+
+/** Return the level of a block of samples. */
+export function levelOf(samples) {
+  const energy = samples.reduce((sum, sample) => sum + sample * sample, 0);
+  return 10 * Math.log10(energy / samples.length + 1e-12);
+}
+
+/** Return the level that 5 % of the frames exceed. */
+export function loudLevel(levels) {
+  return levels.length ? levels.toSorted((a, b) => a - b)[Math.floor(0.95 * (levels.length - 1))] : -120;
+}
+
+/** Return the duration without pauses, seconds, of the frames with these levels; steady noise counts as speech. */
+export function speechSeconds(levels) {
+  const floor = Math.max(loudLevel(levels) - SPEECH_RANGE_DB, SILENT_DB);
+  return FRAME_S * levels.filter((level) => level > floor).length;
+}
+
+/** Return the fraction of samples in runs of three or more at the peak. */
+export function clippedShare(samples) {
+  const peak = 0.999 * samples.reduce((highest, sample) => Math.max(highest, Math.abs(sample)), 0);
+  if (!peak || samples.length < 3) return 0;
+  let [clipped, run] = [0, 0];
+  for (const sample of samples) {
+    run = Math.abs(sample) >= peak ? run + 1 : 0;
+    if (run >= 3) clipped++;
+  }
+  return clipped / (samples.length - 2);
+}
+
+/** Return the height of a level on the meter, 0 to 1. */
+export function meterHeight(level) {
+  return Math.max(0, Math.min(1, 1 - level / METER_FLOOR_DB));
+}
+
+/** Return what to tell the speaker while recording, from the levels so far: "" while all is well. */
+export function adviceWhileSpeaking(levels) {
+  const recent = levels.slice(-75); // 1.5 s
+  if (recent.length < 50) return "";
+  const loud = loudLevel(recent);
+  if (loud < SILENT_DB) return "No sound arrives. Is the microphone muted?";
+  return loud < MIN_LEVEL_DB ? "Too quiet. Speak up, or move closer." : "";
+}
+
+/**
+ * @typedef {Object} Check  A fault of a recording. `isFatal`: it cannot be used.
+ * @property {"silent"|"too_short"|"too_quiet"|"clipped"} kind
+ * @property {boolean} isFatal
+ * @property {string} message
+ */
+
+/**
+ * Check a recording before it is sent.
+ *
+ * @param {Float32Array} samples
+ * @param {number} rate  Hz.
+ * @param {{min_speech_s: number, sure_speech_s: number}} limits  Of `Backend.info()`.
+ * @returns {{speechSeconds: number, level: number, checks: Check[]}}
+ */
+export function checkRecording(samples, rate, limits) {
+  const levels = frameLevels(samples, rate);
+  const level = loudLevel(levels);
+  const speech = speechSeconds(levels);
+  const checks = [];
+  const add = (kind, isFatal, message) => checks.push({ kind, isFatal, message });
+  if (level < SILENT_DB) {
+    add("silent", true, "No sound was recorded. Check that the right microphone is chosen and not muted.");
+    return { speechSeconds: 0, level, checks };
+  }
+  if (speech < limits.min_speech_s) {
+    add("too_short", true, `Too short: ${seconds(speech)} of speech. Say the whole prompt.`);
+  } else if (speech < limits.sure_speech_s) {
+    add("too_short", false, `Short: ${seconds(speech)} of speech. With more, the right speaker is rejected less often.`);
+  }
+  if (level < MIN_LEVEL_DB) add("too_quiet", false, "Too quiet. Speak up or move closer, and record again.");
+  if (clippedShare(samples) > MAX_CLIPPED_SHARE) {
+    add("clipped", false, "Too loud: the peaks are cut off. Move away, or lower the recording level.");
+  }
+  return { speechSeconds: speech, level, checks };
+}
+
+/** Return the peak of each of `numBars` equal parts, relative to the highest. */
+export function waveform(samples, numBars) {
+  const bars = Array.from({ length: numBars }, (_, bar) => {
+    const [start, stop] = [bar, bar + 1].map((edge) => Math.floor((edge * samples.length) / numBars));
+    return samples.subarray(start, stop).reduce((peak, sample) => Math.max(peak, Math.abs(sample)), 0);
+  });
+  const highest = Math.max(...bars, 1e-4);
+  return bars.map((bar) => bar / highest);
+}
+
+/** Return `count` different sentences; `random` is as Math.random. */
+export function chooseSentences(count, random = Math.random) {
+  const left = [...SENTENCES];
+  return Array.from({ length: count }, () => left.splice(Math.floor(random() * left.length), 1)[0]);
+}
+
+/** Return `count` digits, no two neighbours alike. */
+export function chooseDigits(count, random = Math.random) {
+  const digits = [];
+  while (digits.length < count) {
+    const digit = Math.floor(random() * 10);
+    if (digit !== digits.at(-1)) digits.push(digit);
+  }
+  return digits;
+}
+
+/** Return "3.2 s". */
+export function seconds(duration) {
+  return `${duration.toFixed(1)} s`;
+}
+
+/** Return "1 recording", "2 recordings". */
+export function counted(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+/** Return a rate, a fraction, in per cent with two digits: "0.0098 %", "27 %"; and its interval: "(19 to 38)". */
+export function perCent(rate, interval = null) {
+  const digits = (fraction) => String(Number((100 * fraction).toPrecision(2)).toLocaleString("en", { maximumSignificantDigits: 2 }));
+  return `${digits(rate)} %` + (interval ? ` (${digits(interval[0])} to ${digits(interval[1])})` : "");
+}
+
+/** Return "+5.69", "−0.40". */
+export function signed(llr) {
+  return `${llr < 0 ? "−" : "+"}${Math.abs(llr).toFixed(2)}`;
+}
+
+/** Return the words for a use: "smart speaker". */
+export function useName(use) {
+  const limit = use.match(/^far (.+)$/);
+  return limit ? `at most ${perCent(Number(limit[1]))} false accepts` : use.replaceAll("_", " ");
+}
+
+/** Return the headline of a verdict and a sentence about it; `task` is "verify", "identify" or "compare". */
+export function describeVerdict(task, verdict) {
+  const isAccepted = verdict.decision === "accepted";
+  const odds = describeLlr(verdict.llr);
+  const titles = {
+    verify: isAccepted ? `Accepted as ${verdict.name}` : `Not confirmed as ${verdict.name}`,
+    identify: isAccepted ? `This is ${verdict.name}` : "Nobody enrolled was confirmed",
+    compare: isAccepted ? "The same speaker" : "Not confirmed as the same speaker",
+  };
+  return { title: titles[task], sentence: odds };
+}
+
+/** Say in words what a log-likelihood ratio means. */
+export function describeLlr(llr) {
+  const factor = Math.exp(Math.min(Math.abs(llr), Math.log(1e6)));
+  const times = factor < 10 ? factor.toFixed(1) : Number(factor.toPrecision(2)).toLocaleString("en");
+  const atLeast = Math.abs(llr) > Math.log(1e6) ? "at least " : "";
+  const [likely, other] = llr >= 0 ? ["one speaker", "two speakers"] : ["two speakers", "one speaker"];
+  return `The recordings fit ${likely} ${atLeast}${times} times better than ${other}.`;
+}
+
+/**
+ * Return where thresholds and LLR lie on a scale: positions from 0 (left) to 1.
+ *
+ * @param {{use: string, threshold: number}[]} points
+ * @param {number} llr  Beyond the ends it is drawn at the end.
+ * @returns {{min: number, max: number, ticks: {value: number, position: number}[],
+ *     marks: {use: string, threshold: number, position: number}[], value: number, isBeyond: boolean}}
+ */
+export function scaleOf(points, llr) {
+  const thresholds = points.map((point) => point.threshold);
+  const min = Math.floor(Math.min(-6, ...thresholds) - 2);
+  const max = Math.ceil(Math.max(8, ...thresholds) + 2);
+  const position = (value) => Math.max(0, Math.min(1, (value - min) / (max - min)));
+  const step = max - min > 24 ? 10 : 5;
+  const first = Math.ceil(min / step) * step;
+  const ticks = Array.from({ length: Math.floor((max - first) / step) + 1 }, (_, i) => first + i * step);
+  return {
+    min,
+    max,
+    ticks: ticks.map((value) => ({ value, position: position(value) })),
+    marks: points.map(({ use, threshold }) => ({ use, threshold, position: position(threshold) })),
+    value: position(llr),
+    isBeyond: llr < min || llr > max,
+  };
+}
