@@ -1,5 +1,7 @@
 """Verify voices with a model folder; needs no PyTorch.
 
+  serve                a local page with a microphone that does all this
+                       (--port 8765; --host ADDRESS for other machines)
   compare A B          are two recordings of the same speaker?
   enrol NAME FILE...   enrol a voice (--add: add recordings to an enrolled one)
   verify NAME FILE     does the enrolled voice speak?
@@ -51,9 +53,10 @@ def answer(arguments: list[str]) -> int:
     from voice_biometrics.common.errors import InputError
     from voice_biometrics.inference.cli import COMMANDS  # here, so that `main` catches a missing package
 
-    options = parse_options(arguments, {name: positional for name, (_, positional) in COMMANDS.items()})
+    commands = COMMANDS | {"serve": (serve, ())}
+    options = parse_options(arguments, {name: positional for name, (_, positional) in commands.items()})
     try:
-        words, content, status = COMMANDS[options.command][0](options)
+        words, content, status = commands[options.command][0](options)
     except InputError as error:
         words, content, status = f"error: {error}", {"decision": "not judged", "error": str(error)}, NOT_JUDGED
     stream = sys.stderr if status == NOT_JUDGED and not options.json else sys.stdout
@@ -61,6 +64,13 @@ def answer(arguments: list[str]) -> int:
     if content is not None:
         print(json.dumps(content) if options.json else words, file=stream, flush=True)
     return status
+
+
+def serve(options: argparse.Namespace) -> tuple[str, None, int]:
+    """Serve the page; imported only when it is used, so that other commands start fast."""
+    from voice_biometrics.serve.command import serve
+
+    return serve(options)
 
 
 def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) -> argparse.Namespace:
@@ -87,6 +97,9 @@ def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) ->
             command.add_argument(argument, nargs="+" if argument == "files" else None)
         if name == "enrol":
             command.add_argument("--add", action="store_true")
+        if name == "serve":
+            command.add_argument("--port", type=int, default=8765)
+            command.add_argument("--host", default="127.0.0.1")
     return parser.parse_args(arguments)
 
 

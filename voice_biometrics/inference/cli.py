@@ -30,23 +30,23 @@ class Output(NamedTuple):
 
 def compare(options: argparse.Namespace) -> Output:
     """Decide if two recordings are of the same speaker."""
-    return _decision(_recognizer(options).compare(*_recordings(options.a, options.b)))
+    return _decision(recognizer_of(options).compare(*_recordings(options.a, options.b)))
 
 
 def enrol(options: argparse.Namespace) -> Output:
     """Enrol a voice."""
-    enrolment = _recognizer(options).enrol(options.name, _recordings(*options.files), options.add)
+    enrolment = recognizer_of(options).enrol(options.name, _recordings(*options.files), options.add)
     return Output(enrolment.in_words(), enrolment.to_dict())
 
 
 def verify(options: argparse.Namespace) -> Output:
     """Decide if an enrolled voice speaks in a recording."""
-    return _decision(_recognizer(options).verify(options.name, *_recordings(options.file)))
+    return _decision(recognizer_of(options).verify(options.name, *_recordings(options.file)))
 
 
 def identify(options: argparse.Namespace) -> Output:
     """Find the enrolled voice that speaks in a recording."""
-    return _decision(_recognizer(options).identify(*_recordings(options.file)))
+    return _decision(recognizer_of(options).identify(*_recordings(options.file)))
 
 
 def list_voices(options: argparse.Namespace) -> Output:
@@ -118,7 +118,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Output], tuple[str, ...
 }
 
 
-def _recognizer(options: argparse.Namespace) -> Recognizer:
+def recognizer_of(options: argparse.Namespace) -> Recognizer:
+    """Return the recognizer that the options describe."""
     keys = {"key_file": options.key_file, "use": options.use, "max_far": options.far, "precision": options.precision}
     return Recognizer(options.model, options.store, **keys)
 

@@ -22,6 +22,14 @@ DEFAULT_USE = "smart_speaker"
 MIN_SPEECH_S = 0.5  # cut to 0.3 s, recordings of 25 held-out speakers had an EER of 39 %: no answer is worth giving
 
 
+class OtherSpeakerError(InputError):
+    """Recordings of an enrolment that sound like another speaker than the others. places : theirs, from 0."""
+
+    def __init__(self, places: list[int], names: Sequence[str]) -> None:
+        super().__init__(f"{', '.join(names)}: sounds like another speaker; nothing was enrolled, record it again")
+        self.places = places
+
+
 class Recognizer:
     """Verification with one model folder. Use one per thread; the store may be shared with other processes.
 
@@ -69,23 +77,27 @@ class Recognizer:
         read = [self._read(first), self._read(second)]
         return self._verdict(None, *map(self._template, read), read)
 
-    def enrol(self, name: str, recordings: Sequence[RecordingSource], add: bool = False) -> Enrolment:
+    def enrol(
+        self, name: str, recordings: Sequence[RecordingSource], add: bool = False, keep_disagreeing: bool = True
+    ) -> Enrolment:
         """Enrol a voice from one or more recordings; with ``add``, add them to those of an enrolled voice.
 
         The recordings are averaged. One that sounds like another speaker than the others is reported in the result, not
-        left out. Without ``add`` an enrolled name is refused, with it a name that is not enrolled.
+        left out; without ``keep_disagreeing`` nothing is enrolled then, and OtherSpeakerError raised. Without ``add``
+        an enrolled name is refused, with it a name that is not enrolled.
         """
         checked_name(name)
         if not recordings:
             raise InputError(f"{name}: expected recordings, found none; give one or more")
         read = [self._read(recording) for recording in recordings]
         templates = [self._template(recording) for recording in read]
-        store = self._opened(create=not add)
         enrolled = self._enrolled(name).embedding if add else None
         embeddings = np.stack([template.embedding for template in templates])
         odd = disagreeing(embeddings, self.entry.calibration.llrs, enrolled)
-        stored = store.add(name, reduce(Template.joined, templates), join=add)
         odd_names = tuple(read[place].name for place in odd)
+        if odd and not keep_disagreeing:
+            raise OtherSpeakerError(odd, odd_names)
+        stored = self._opened(create=not add).add(name, reduce(Template.joined, templates), join=add)
         return Enrolment(name, stored.num_recordings, stored.speech_s, odd_names, self._doubts(read))
 
     def verify(self, name: str, recording: RecordingSource) -> Verdict:
@@ -113,6 +125,10 @@ class Recognizer:
     def names(self) -> list[str]:
         """Return the names of all enrolled voices, sorted."""
         return self._opened().names()
+
+    def voices(self) -> list[tuple[str, int, float]]:
+        """Return name, number of recordings and seconds of speech of all enrolled voices."""
+        return [(name, voice.num_recordings, voice.speech_s) for name, voice in self._opened().items()]
 
     def forget(self, name: str) -> bool:
         """Forget a voice; returns whether no trace is left in the files already (see ``Store.forget``)."""

@@ -1,0 +1,373 @@
+/** The page: tabs, and a panel for each task. `start(backend)` runs it; see backend.js for what a backend is. */
+
+import { alertBox, announce, button, element, icon } from "./dom.js";
+import { createRecorder, playButton } from "./recorder.js";
+import { verdictView, warningsView } from "./verdict.js";
+import { DIGITS_NOTE, chooseDigits, chooseSentences, counted, seconds } from "./voice.js";
+
+const TASKS = {
+  verify: ["Verify", verifyPanel],
+  identify: ["Identify", identifyPanel],
+  enrol: ["Enrol", enrolPanel],
+  compare: ["Compare", comparePanel],
+  voices: ["Voices", voicesPanel],
+};
+const NUM_SENTENCES = 3;
+const NUM_DIGITS = 6;
+const MAX_NAME = 100;
+
+const page = { backend: null, info: null, voices: [], task: null, listens: true };
+const at = (id) => document.getElementById(id);
+
+/** Run the page with a backend. */
+export async function start(backend) {
+  page.backend = backend;
+  at("panel").replaceChildren(element("p", { class: "hint", role: "status" }, "Loading the model …"));
+  try {
+    [page.info, page.voices] = await Promise.all([backend.info(), backend.list()]);
+  } catch (error) {
+    const retry = button("primary", "Try again", () => start(backend));
+    at("panel").replaceChildren(alertBox(error.message, retry));
+    return;
+  }
+  const { model, storage } = page.info;
+  at("model").textContent = `${model.name} ${model.version}`;
+  at("footer").replaceChildren(
+    element("p", {}, `Voices are kept ${storage}. Recordings are never stored.`),
+    element("p", {}, "A recording or an imitation of a voice may be accepted: this is not liveness detection."),
+  );
+  makeTabs();
+  open(page.voices.length ? "verify" : "enrol");
+}
+
+function makeTabs() {
+  const tabs = Object.entries(TASKS).map(([task, [label]]) =>
+    element("button", { type: "button", role: "tab", id: `tab-${task}`, "aria-controls": "panel", onclick: () => open(task) }, label),
+  );
+  at("tabs").replaceChildren(...tabs);
+  at("tabs").onkeydown = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const names = Object.keys(TASKS);
+    if (step) open(names[(names.indexOf(page.task) + step + names.length) % names.length], true);
+  };
+}
+
+/** Show the panel of a task; `details` are passed to it. */
+function open(task, focusesTab = false, details = {}) {
+  page.task = task;
+  for (const tab of at("tabs").children) {
+    tab.setAttribute("aria-selected", tab.id === `tab-${task}`);
+    tab.tabIndex = tab.id === `tab-${task}` ? 0 : -1;
+  }
+  at("panel").setAttribute("aria-labelledby", `tab-${task}`);
+  at("panel").dataset.task = task;
+  at("panel").replaceChildren(...TASKS[task][1](details));
+  if (focusesTab) at(`tab-${task}`).focus();
+}
+
+function heading(title, lead) {
+  return element("header", { class: "heading" }, element("h1", {}, title), element("p", {}, lead));
+}
+
+/** Show a verdict below a form, and lead to it. */
+function showVerdict(place, task, verdict, again) {
+  const view = verdictView(task, verdict, page.info);
+  place.replaceChildren(view, element("div", { class: "row centred" }, again));
+  view.querySelector("h2").focus({ preventScroll: true });
+  place.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  announce(view.querySelector("h2").textContent);
+}
+
+function empty(title, words) {
+  const enrol = button("primary", "Enrol a voice", () => open("enrol"));
+  return element("div", { class: "card empty" }, icon("person"), element("h2", {}, title), element("p", {}, words), enrol);
+}
+
+/** Return a card with digits to say and a recorder; `decide(wav)` gives the verdict. */
+function digitsCard(task, action, decide, result) {
+  const prompt = element("p", { class: "prompt digits", "aria-label": "Say these digits" });
+  const change = () => (prompt.textContent = chooseDigits(NUM_DIGITS).join(" "));
+  const listens = element("input", { type: "checkbox", id: "listens", checked: page.listens });
+  listens.addEventListener("change", () => (page.listens = listens.checked));
+  const holder = element("div", {});
+  const renew = () => {
+    change();
+    result.replaceChildren();
+    const recorder = createRecorder({
+      info: page.info,
+      action,
+      reviews: () => page.listens,
+      onStart: () => result.replaceChildren(),
+      onDone: async ({ wav }) => {
+        const verdict = await decide(wav);
+        holder.replaceChildren();
+        card.hidden = true;
+        showVerdict(result, task, verdict, button("primary", "Speak again", () => renew()));
+      },
+    });
+    card.hidden = false;
+    holder.replaceChildren(recorder);
+  };
+  const card = element(
+    "section",
+    { class: "card", "aria-label": "Recording" },
+    element("p", { class: "label" }, "Say these digits"),
+    prompt,
+    element("p", { class: "small centred" }, DIGITS_NOTE),
+    holder,
+    element("label", { class: "choice", for: "listens" }, listens, "Listen to the recording before it is sent"),
+  );
+  renew();
+  return { card, renew };
+}
+
+function verifyPanel({ name }) {
+  const title = heading("Is it really you?", "Choose an enrolled voice and speak. The page decides if the voices are the same.");
+  if (!page.voices.length) return [title, empty("No voice is enrolled yet", "Enrol one first: three short sentences are enough.")];
+  const options = page.voices.map((voice) => element("option", { value: voice.name, selected: voice.name === name }, voice.name));
+  const result = element("div", { class: "result" });
+  const chosen = element("select", { id: "name", onchange: () => renew() }, ...options);
+  const { card, renew } = digitsCard("verify", "Verify", (wav) => page.backend.verify(chosen.value, wav), result);
+  return [title, element("div", { class: "field" }, element("label", { for: "name" }, "Enrolled voice"), chosen), card, result];
+}
+
+function identifyPanel() {
+  const title = heading("Who is speaking?", "The page looks for the speaker among all enrolled voices, or finds nobody.");
+  if (!page.voices.length) return [title, empty("No voice is enrolled yet", "Enrol the voices to choose from first.")];
+  const result = element("div", { class: "result" });
+  const { card } = digitsCard("identify", "Identify", (wav) => page.backend.identify(wav), result);
+  return [title, card, result];
+}
+
+function enrolPanel() {
+  const sentences = chooseSentences(NUM_SENTENCES);
+  const recordings = new Array(NUM_SENTENCES).fill(null);
+  const problems = new Set();
+  const nameInput = element("input", {
+    id: "name", type: "text", maxLength: MAX_NAME, autocomplete: "off", spellcheck: false, placeholder: "for example, Anna",
+    "aria-describedby": "name-problem", oninput: () => nameProblem(""),
+  });
+  const problem = element("p", { class: "problem", id: "name-problem", role: "alert" });
+  const steps = element("ol", { class: "steps", "aria-label": "Sentences" });
+  const prompt = element("p", { class: "prompt" });
+  const holder = element("div", {});
+  const messages = element("div", {});
+  const result = element("div", { class: "result" });
+
+  function nameProblem(words) {
+    problem.textContent = words;
+    nameInput.setAttribute("aria-invalid", Boolean(words));
+  }
+
+  function checkedName() {
+    const name = nameInput.value.trim();
+    if (!name) nameProblem("Give the voice a name.");
+    else if (page.voices.some((voice) => voice.name === name)) nameProblem(`${name} is already enrolled. Choose another name, or forget that voice first.`);
+    else return name;
+    nameInput.focus();
+    return null;
+  }
+
+  function show(step) {
+    steps.replaceChildren(...sentences.map((_, place) => stepView(place, place === step)));
+    prompt.textContent = sentences[step];
+    const isLast = recordings.every((recording, place) => recording || place === step);
+    holder.replaceChildren(
+      createRecorder({
+        info: page.info,
+        action: isLast ? "Enrol" : "Next sentence",
+        recording: recordings[step],
+        onStart: () => problems.delete(step),
+        onDone: async (recording) => {
+          recordings[step] = recording;
+          const name = checkedName();
+          if (!name) throw new Error("The voice needs a name first.");
+          if (isLast) await enrol(name, false);
+          else show(recordings.findIndex((one) => !one));
+        },
+      }),
+    );
+  }
+
+  function stepView(place, isCurrent) {
+    const state = problems.has(place) ? "again" : recordings[place] ? "done" : "open";
+    const words = { again: "record again", done: "recorded", open: "not recorded" }[state];
+    const mark = { again: icon("again"), done: icon("check"), open: String(place + 1) }[state];
+    const properties = { type: "button", class: state, onclick: () => show(place), "aria-label": `Sentence ${place + 1}, ${words}` };
+    if (isCurrent) properties["aria-current"] = "step";
+    return element("li", {}, element("button", properties, mark));
+  }
+
+  async function enrol(name, keepAll) {
+    messages.replaceChildren();
+    try {
+      const done = await page.backend.enrol(name, recordings.map((recording) => recording.wav), keepAll);
+      page.voices = await page.backend.list();
+      enrolled(done);
+    } catch (error) {
+      if (error.kind !== "another_speaker") throw error;
+      const first = error.recordings[0];
+      error.recordings.forEach((place) => problems.add(place));
+      show(first);
+      const which = error.recordings.map((place) => place + 1).join(" and ");
+      const several = error.recordings.length > 1;
+      messages.replaceChildren(
+        alertBox(
+          several
+            ? `Recordings ${which} sound like different speakers. Nothing was enrolled.`
+            : `Recording ${which} sounds like somebody else than the others. Nothing was enrolled.`,
+          button("primary", `Record ${first + 1} again`, () => {
+            messages.replaceChildren();
+            recordings[first] = null;
+            show(first);
+            holder.querySelector("button").focus();
+          }),
+          button("quiet", "Enrol anyway", () => enrol(name, true).catch((fault) => messages.replaceChildren(alertBox(fault.message)))),
+        ),
+      );
+    }
+  }
+
+  function enrolled(done) {
+    form.hidden = true;
+    const view = element(
+      "section",
+      { class: "verdict accepted" },
+      element(
+        "div",
+        { class: "headline" },
+        element("span", { class: "mark" }, icon("check")),
+        element(
+          "div",
+          {},
+          element("h2", { tabIndex: -1 }, `${done.name} is enrolled`),
+          element("p", {}, `${counted(done.num_recordings, "recording")}, ${seconds(done.speech_s)} of speech.`),
+        ),
+      ),
+      done.warnings.length > 0 && warningsView(done.warnings),
+    );
+    const verify = button("primary", "Verify now", () => open("verify", false, { name: done.name }));
+    result.replaceChildren(view, element("div", { class: "row centred" }, verify, button("quiet", "Enrol another voice", () => open("enrol"))));
+    view.querySelector("h2").focus();
+    announce(`${done.name} is enrolled`);
+  }
+
+  const form = element(
+    "div",
+    { class: "stack" },
+    element("div", { class: "field" }, element("label", { for: "name" }, "Name"), nameInput, problem),
+    element("section", { class: "card", "aria-label": "Recording" }, steps, element("p", { class: "label" }, "Read this aloud"), prompt, messages, holder),
+  );
+  show(0);
+  return [heading("Enrol a voice", "Read three sentences, in the way you usually speak. It takes half a minute."), form, result];
+}
+
+function comparePanel() {
+  const files = [null, null];
+  const result = element("div", { class: "result" });
+  const messages = element("div", {});
+  const compare = button("primary", "Compare", decide, { disabled: true });
+
+  function zone(place) {
+    const label = `${["First", "Second"][place]} recording`;
+    const input = element("input", { type: "file", accept: "audio/*,.flac,.ogg,.opus,.wav,.mp3", class: "visually-hidden", "aria-label": label });
+    const content = element("div", { class: "dropped" });
+    const root = element("div", { class: "zone" }, element("label", {}, input, icon("file"), element("span", {}, label), content));
+    const take = (file) => {
+      if (!file) return;
+      files[place] = file;
+      content.replaceChildren(element("b", {}, file.name), element("span", {}, sizeOf(file)));
+      root.querySelector(".button")?.remove();
+      root.append(playButton(file));
+      root.classList.add("full");
+      messages.replaceChildren();
+      result.replaceChildren();
+      compare.disabled = !(files[0] && files[1]);
+      announce(`${label}: ${file.name}`);
+    };
+    content.append("Drop a file, or choose one");
+    input.addEventListener("change", () => take(input.files[0]));
+    root.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      root.classList.add("over");
+    });
+    root.addEventListener("dragleave", () => root.classList.remove("over"));
+    root.addEventListener("drop", (event) => {
+      event.preventDefault();
+      root.classList.remove("over");
+      const [first, second] = event.dataTransfer.files;
+      take(first);
+      if (second) zones[1 - place].take(second);
+    });
+    return { root, take };
+  }
+
+  async function decide() {
+    compare.disabled = true;
+    try {
+      const verdict = await page.backend.compare(...files);
+      messages.replaceChildren();
+      showVerdict(result, "compare", verdict, button("quiet", "Compare others", () => open("compare")));
+    } catch (error) {
+      result.replaceChildren();
+      messages.replaceChildren(alertBox(error.message));
+    }
+    compare.disabled = false;
+  }
+
+  const zones = [zone(0), zone(1)];
+  const card = element(
+    "section",
+    { class: "card" },
+    element("div", { class: "zones" }, ...zones.map(({ root }) => root)),
+    messages,
+    element("div", { class: "row centred" }, compare),
+  );
+  return [heading("Are these the same speaker?", "Drop two recordings: WAV, FLAC, OGG, Opus or MP3, up to a minute each."), card, result];
+}
+
+function voicesPanel() {
+  const title = heading("Enrolled voices", `They are kept ${page.info.storage}.`);
+  if (!page.voices.length) return [title, empty("No voice is enrolled yet", "A voice is stored as 192 numbers, not as a recording.")];
+  const messages = element("div", {});
+  const list = element("ul", { class: "card voices" }, ...page.voices.map((voice) => voiceView(voice, messages)));
+  return [title, messages, list, element("div", { class: "row centred" }, button("primary", "Enrol a voice", () => open("enrol")))];
+}
+
+function voiceView(voice, messages) {
+  const actions = element("div", { class: "row" });
+  const root = element(
+    "li",
+    {},
+    element("span", { class: "avatar", "aria-hidden": "true" }, [...voice.name][0].toUpperCase()),
+    element("div", { class: "who" }, element("b", {}, voice.name), element("span", {}, `${counted(voice.num_recordings, "recording")}, ${seconds(voice.speech_s)}`)),
+    actions,
+  );
+  const ask = () => {
+    const keep = button("quiet", "Keep", offer);
+    actions.replaceChildren(button("danger", "Forget", forget, { "aria-label": `Forget ${voice.name} for good` }), keep);
+    root.classList.add("asked");
+    keep.focus();
+    announce(`Forget ${voice.name}? This cannot be undone.`);
+  };
+  const offer = () => {
+    root.classList.remove("asked");
+    actions.replaceChildren(button("quiet", "Forget …", ask, { "aria-label": `Forget ${voice.name}` }));
+  };
+  async function forget() {
+    try {
+      await page.backend.forget(voice.name);
+      page.voices = await page.backend.list();
+      open("voices");
+      announce(`${voice.name} is forgotten`);
+    } catch (error) {
+      messages.replaceChildren(alertBox(error.message));
+    }
+  }
+  offer();
+  return root;
+}
+
+function sizeOf(file) {
+  return file.size < 1e6 ? `${Math.ceil(file.size / 1e3)} kB` : `${(file.size / 1e6).toFixed(1)} MB`;
+}
