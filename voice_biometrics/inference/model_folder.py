@@ -22,6 +22,7 @@ import hashlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypeVar
@@ -59,6 +60,7 @@ Seconds = Annotated[float, Meta(ge=0.0, le=1e6)]
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 Parsed = TypeVar("Parsed")
+_PARSING = threading.Lock()  # msgspec inspects a type at its first use, and crashes if two threads do so at once
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -225,7 +227,8 @@ def read_model_folder(path: str | Path) -> ModelFolder:
 def parse_json(text: bytes, kind: type[Parsed], place: str, advice: str) -> Parsed:
     """Return the JSON in ``text`` as a ``kind``; InputError ("<place>: <fault>; <advice>") if it is not one."""
     try:
-        return msgspec.json.decode(text, type=kind)
+        with _PARSING:
+            return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = str(error) if str(error).isprintable() else ascii(str(error))
         raise InputError(f"{place}: {message[:300]}; {advice}") from error

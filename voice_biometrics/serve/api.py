@@ -13,6 +13,7 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference.answers import SURE_SPEECH_S, Candidate, Identification, Verdict
 from voice_biometrics.inference.audio_input import Recording, read_recording
 from voice_biometrics.inference.decisions import choose_point, identification_point
+from voice_biometrics.inference.model_folder import parse_json
 from voice_biometrics.inference.recognizer import MIN_SPEECH_S, Recognizer
 from voice_biometrics.inference.voiceprints import MAX_NAME
 
@@ -152,10 +153,7 @@ REQUESTS: dict[tuple[str, str], type[Request]] = {
 
 def parse_request(kind: type[Request], body: bytes) -> Request:
     """Return the request in a JSON body; InputError if it is not one."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"the request: {ascii(str(error))[1:200]}") from error
+    return parse_json(body, kind, "the request", "reload the page")
 
 
 def points(recognizer: Recognizer, num_voices: int = 1) -> list[dict[str, Any]]:

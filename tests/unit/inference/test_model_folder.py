@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +246,27 @@ def test_what_cannot_be_embedded_is_told(folder):
 def test_the_model_that_comes_with_the_repository_is_in_order():
     model = read_model_folder(Path("pretrained"))
     assert set(model.embedders["fp32"].operating_points) and model.held_out.num_speakers > 1
+
+
+def test_threads_may_read_a_type_for_the_first_time_at_once():
+    code = """
+import sys, threading
+from dataclasses import make_dataclass
+import msgspec
+from voice_biometrics.inference.model_folder import parse_json
+
+sys.setswitchinterval(1e-5)
+for _ in range(40):
+    inner = make_dataclass("Inner", [(f"field{i}", float, 0.0) for i in range(6)])
+    outer = msgspec.defstruct("Outer", [("inner", inner)])
+    together = threading.Barrier(4)
+
+    def read():
+        together.wait()
+        parse_json(b'{"inner": {"field1": 2.0}}', outer, "place", "advice")
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0  # -11 without the lock: a crash of msgspec
