@@ -127,7 +127,7 @@ function verifyPanel({ name }) {
   const options = page.voices.map((voice) => element("option", { value: voice.name, selected: voice.name === name }, voice.name));
   const result = element("div", { class: "result" });
   const chosen = element("select", { id: "name", onchange: () => renew() }, ...options);
-  const { card, renew } = digitsCard("verify", "Verify", (wav) => page.backend.verify(chosen.value, wav), result);
+  const { card, renew } = digitsCard("verify", "Verify voice", (wav) => page.backend.verify(chosen.value, wav), result);
   return [title, element("div", { class: "field" }, element("label", { for: "name" }, "Enrolled voice"), chosen), card, result];
 }
 
@@ -135,7 +135,7 @@ function identifyPanel() {
   const title = heading("Who is speaking?", "The page looks for the speaker among all enrolled voices, or finds nobody.");
   if (!page.voices.length) return [title, empty("No voice is enrolled yet", "Enrol the voices to choose from first.")];
   const result = element("div", { class: "result" });
-  const { card } = digitsCard("identify", "Identify", (wav) => page.backend.identify(wav), result);
+  const { card } = digitsCard("identify", "Find speaker", (wav) => page.backend.identify(wav), result);
   return [title, card, result];
 }
 
@@ -175,7 +175,7 @@ function enrolPanel() {
     holder.replaceChildren(
       createRecorder({
         info: page.info,
-        action: isLast ? "Enrol" : "Next sentence",
+        action: isLast ? "Enrol voice" : "Next sentence",
         recording: recordings[step],
         onStart: () => problems.delete(step),
         onDone: async (recording) => {
@@ -266,7 +266,7 @@ function comparePanel() {
   const files = [null, null];
   const result = element("div", { class: "result" });
   const messages = element("div", {});
-  const compare = button("primary", "Compare", decide, { disabled: true });
+  const compare = button("primary", "Compare recordings", decide, { disabled: true });
 
   function zone(place) {
     const label = `${["First", "Second"][place]} recording`;

@@ -70,6 +70,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
       return;
     }
     levels.push(...frameLevels(block, rate));
+    root.dataset.frames = levels.length; // for tests
     const level = levelOf(block);
     heights.push(meterHeight(level));
     fill(root.querySelector(".bars"), heights.slice(-NUM_BARS));
