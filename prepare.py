@@ -13,6 +13,7 @@ from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from voice_biometrics.common.errors import tell_input_errors
 from voice_biometrics.experiment.hparams import read_command_line
+from voice_biometrics.experiment.run_folder import has_checkpoint, only_run_in
 
 
 @tell_input_errors
@@ -20,8 +21,9 @@ def main(arguments: list[str]) -> None:
     """Prepare the corpora of the hparams."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run = read_command_line(arguments, __doc__)
-    folder = Path(run.settings["manifest_folder"])
-    prepare(Settings.from_hparams(run.settings), folder)
+    folder, run_folder = Path(run.settings["manifest_folder"]), Path(run.settings["output_folder"])
+    with only_run_in(run_folder):
+        prepare(Settings.from_hparams(run.settings), folder, has_checkpoint(run_folder))
     print(f"Manifests and trial lists: {folder}\nNext: python train.py {run.command_line}")
 
 

@@ -39,7 +39,7 @@ from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import tell_input_errors
 from voice_biometrics.common.manifest import data_roots
 from voice_biometrics.experiment.hparams import as_yaml, check_arguments, merged_tree, readable_errors
-from voice_biometrics.experiment.run_folder import check_same_hparams, only_run_in, read_epochs, write_merged
+from voice_biometrics.experiment.run_folder import check_same_hparams, has_checkpoint, only_run_in, read_epochs, write_merged
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S
 from voice_biometrics.training.audio_store import AudioStore
 from voice_biometrics.training.brain import SpeakerBrain, init_processes
@@ -84,7 +84,8 @@ def prepare_data(hparams: dict) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings, folder = Settings.from_hparams(hparams), Path(hparams["manifest_folder"])
     if not hparams["skip_prep"]:
-        run_on_main(prepare, kwargs={"settings": settings, "manifest_folder": folder})
+        is_trained = has_checkpoint(Path(hparams["output_folder"]))
+        run_on_main(prepare, args=[settings, folder, is_trained])
 
 
 def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset | list, CategoricalEncoder]:

@@ -18,10 +18,17 @@ import pandas as pd
 from data_prep.corpus import MAX_SKIPPED, Corpus, Utterance
 from data_prep.settings import Settings
 from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
-from voice_biometrics.common.audio_files import read_headers
+from voice_biometrics.common.audio_files import read_headers, shortened
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json, written_whole
-from voice_biometrics.common.manifest import COLUMNS, describe, read_record, root_variable, write_manifest
+from voice_biometrics.common.manifest import (
+    COLUMNS,
+    describe,
+    read_manifest,
+    read_record,
+    root_variable,
+    write_manifest,
+)
 from voice_biometrics.common.trial_lists import check_speakers, make_trials, read_trials, resolve_trials, write_trials
 
 logger = logging.getLogger(__name__)
@@ -29,15 +36,17 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1  # incremented when the same settings produce other manifests
 
 
-def prepare(settings: Settings, manifest_folder: Path) -> dict:
+def prepare(settings: Settings, manifest_folder: Path, is_trained: bool = False) -> dict:
     """Write the manifests and trial lists, and return the content of ``prepared.json``.
 
-    Raises InputError, before anything is written, for a fault of the corpus or a setting.
+    With ``is_trained`` a run was trained with the manifests that are there, so its speakers must be the same. Raises
+    InputError, before anything is written, for other speakers, a fault of the corpus or a setting.
     """
     corpora = settings.corpora()
     record = {"version": FORMAT_VERSION, "settings": settings.portable(), "files_sha256": _fingerprint(corpora)}
     done = read_record(manifest_folder)
-    if all(done.get(key) == value for key, value in record.items()):
+    is_complete = all((manifest_folder / name).is_file() for name in done.get("files", ["train.csv"]))
+    if is_complete and all(done.get(key) == value for key, value in record.items()):
         logger.info("Reusing the manifests in %s: same settings and files", manifest_folder)
         return done
     parts_of, skipped = {}, []
@@ -47,7 +56,29 @@ def prepare(settings: Settings, manifest_folder: Path) -> dict:
         skipped.append(left_out)
     parts = join_parts(parts_of)
     check_parts(parts, [corpus.hint for corpus in corpora.values() if corpus.hint])
+    if is_trained:
+        _check_same_speakers(parts, manifest_folder)
     return _write(parts, pd.concat(skipped), record, manifest_folder)
+
+
+def _check_same_speakers(parts: Parts, folder: Path) -> None:
+    """Raise InputError, naming the difference, unless the manifests in ``folder`` have the speakers of ``parts``."""
+    if not (folder / "train.csv").is_file():
+        raise InputError(
+            f"{folder / 'train.csv'}: missing, so the speakers that the run was trained on are unknown; restore it, or "
+            "give another --output_folder"
+        )
+    changes = []
+    for name, part in (("train", parts.train), ("valid", parts.valid)):
+        path = folder / f"{name}.csv"
+        before = set(read_manifest(path)["spk_id"]) if path.is_file() else set()
+        changes += [f"{speaker} is no longer in {path.name}" for speaker in sorted(before - set(part["spk_id"]))]
+        changes += [f"{speaker} is new in {path.name}" for speaker in sorted(set(part["spk_id"]) - before)]
+    if changes:
+        raise InputError(
+            f"{folder}: a run was trained with other speakers: {shortened(changes)}; restore the corpus, or train into "
+            "another --output_folder"
+        )
 
 
 def _fingerprint(corpora: dict[str, Corpus]) -> str:
@@ -165,6 +196,7 @@ def _test_trials(corpus: Corpus, test: pd.DataFrame, settings: Settings) -> pd.D
 def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> dict:
     """Write the non-empty tables, then the record; remove files of an earlier preparation."""
     (folder / "prepared.json").unlink(missing_ok=True)
+    files = [f"{name}.csv" for name, table in parts.tables().items() if not table.empty]
     for name, table in parts.tables().items():
         path = folder / f"{name}.csv"
         if table.empty:
@@ -180,7 +212,7 @@ def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> d
     if len(skipped):
         logger.warning("%d training files skipped; see %s", len(skipped), folder / "skipped.csv")
     speakers = int(parts.train["spk_id"].nunique())
-    record = {**record, "num_speakers": speakers, "num_skipped": len(skipped)}
+    record = {**record, "num_speakers": speakers, "num_skipped": len(skipped), "files": files}
     write_json(record, folder / "prepared.json")
     return record
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from hyperpyyaml import load_hyperpyyaml
 
 import eval_eer
+import prepare
 import train
 from tests.conftest import write_speakers
 from voice_biometrics.evaluation.trained_run import TrainedRun
@@ -136,6 +139,24 @@ def test_held_out_speakers_are_the_trials_of_a_corpus_without_a_test_part(corpus
     train.main([*given, "--number_of_epochs", "1"])
     eval_eer.main([*given, "--number_of_epochs", "1"])
     assert json.loads((tmp_path / "eval" / "valid" / "metrics.json").read_text())["chose_checkpoint"] is True
+
+
+@pytest.mark.parametrize("script", [train, prepare])
+def test_a_trained_run_is_not_continued_with_other_speakers(run, corpus, tmp_path, capsys, script):
+    copied = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    (copied / "train" / "spk3").rename(copied / "train" / "spk3b")
+    before = (run / "manifests" / "train.csv").read_bytes()
+    assert "spk3b is new in" in fails_with(capsys, script, arguments(copied, run))
+    assert (run / "manifests" / "train.csv").read_bytes() == before
+
+
+def test_a_bad_file_met_by_a_loading_process_is_told_in_one_line(tmp_path, capsys):
+    write_speakers(tmp_path / "c", num_speakers=4, num_utterances=4)
+    for path in (tmp_path / "c").glob("*/*0.wav"):
+        soundfile.write(path, np.full(16000, np.nan), 16000, subtype="FLOAT")
+    told = fails_with(capsys, train, arguments(tmp_path / "c", tmp_path / "run", "--num_workers", "1"))
+    assert "\nerror: " in told and "NaN" in told
+    assert "Traceback" not in told and "Caught" not in told
 
 
 def test_everybody_is_trained_on_with_zero_valid_speakers_and_the_last_checkpoint_counts(corpus, tmp_path, capsys):

@@ -7,6 +7,10 @@ import sys
 from collections.abc import Callable
 
 
+# PyTorch puts the traceback of a loading process before the message of an error that it raises again.
+RAISED_ELSEWHERE = "\nvoice_biometrics.common.errors.InputError: "
+
+
 class InputError(ValueError):
     """Bad input: the message names the item, the expected and found values, and the fix."""
 
@@ -19,7 +23,7 @@ def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(*args, **kwargs)
         except InputError as error:
-            _end(str(error))
+            _end(str(error).rpartition(RAISED_ELSEWHERE)[2])
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -39,7 +39,7 @@ def check_same_hparams(text: str, overrides: str, folder: Path) -> None:
     """Raise InputError, naming the keys, if a checkpoint in ``folder`` was trained with other hparams."""
     path = folder / RECORD
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if not before.strip() or not any((folder / "save").glob("CKPT*")):
+    if not before.strip() or not has_checkpoint(folder):
         return
     free = keys_that_affect("free", "scoring")
     old, new = values_of(before), values_of(resolve_references(text, overrides).read())
@@ -54,6 +54,11 @@ def check_same_hparams(text: str, overrides: str, folder: Path) -> None:
             f"{folder}: the checkpoint there was trained with another {', '.join(changed)}; give the same values, or "
             "train into another folder (--output_folder)"
         )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return True if something was trained in a run folder."""
+    return any((folder / "save").glob("CKPT*"))
 
 
 def write_merged(text: str, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,44 @@ def test_a_trial_that_contradicts_the_speakers_is_refused_before_training(tmp_pa
     )
     with pytest.raises(InputError, match="target.csv, line 2"):
         prepare(settings(folder), tmp_path / "m")
+
+
+def rename(folder):
+    (folder / "spk1").rename(folder / "spk1b")
+
+
+def remove(folder):
+    shutil.rmtree(folder / "spk2")
+
+
+def add(folder):
+    shutil.copytree(folder / "spk3", folder / "spk9")
+
+
+@pytest.mark.parametrize("change, named", [(rename, "spk1b"), (remove, "spk2"), (add, "spk9")])
+def test_a_trained_run_keeps_its_manifests_when_the_speakers_of_the_corpus_change(speakers, tmp_path, change, named):
+    prepare(settings(speakers), tmp_path / "m")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    soundfile.write(speakers / "spk0" / "new.wav", np.full(16000, 0.1), 16000)
+    change(speakers)
+    with pytest.raises(InputError, match=f"{named} is "):
+        prepare(settings(speakers), tmp_path / "m", is_trained=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
+
+
+def test_a_trained_run_takes_further_files_of_its_speakers_but_not_a_lost_manifest(speakers, tmp_path):
+    prepare(settings(speakers), tmp_path / "m")
+    soundfile.write(speakers / "spk0" / "new.wav", np.full(16000, 0.1), 16000)
+    prepare(settings(speakers), tmp_path / "m", is_trained=True)
+    assert len(read_manifest(tmp_path / "m" / "train.csv")) + len(read_manifest(tmp_path / "m" / "valid.csv")) == 25
+    (tmp_path / "m" / "train.csv").unlink()
+    with pytest.raises(InputError, match="train.csv: missing"):
+        prepare(settings(speakers), tmp_path / "m", is_trained=True)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "valid.csv", "valid_trials.csv"])
+def test_a_manifest_that_was_deleted_is_written_again(speakers, tmp_path, name):
+    prepare(settings(speakers), tmp_path / "m")
+    (tmp_path / "m" / name).unlink()
+    prepare(settings(speakers), tmp_path / "m")
+    assert (tmp_path / "m" / name).is_file()
