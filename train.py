@@ -39,7 +39,13 @@ from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import tell_input_errors
 from voice_biometrics.common.manifest import data_roots
 from voice_biometrics.experiment.hparams import as_yaml, check_arguments, merged_tree, readable_errors
-from voice_biometrics.experiment.run_folder import check_same_hparams, has_checkpoint, only_run_in, read_epochs, write_merged
+from voice_biometrics.experiment.run_folder import (
+    check_same_hparams,
+    has_checkpoint,
+    only_run_in,
+    read_epochs,
+    write_merged,
+)
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S
 from voice_biometrics.training.audio_store import AudioStore
 from voice_biometrics.training.brain import SpeakerBrain, init_processes

@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-
 # PyTorch puts the traceback of a loading process before the message of an error that it raises again.
 RAISED_ELSEWHERE = "\nvoice_biometrics.common.errors.InputError: "
 
