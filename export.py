@@ -10,8 +10,9 @@ Give the arguments that train.py had, or the run folder; and after them
   --version 1.0                       of the model: any word
 
 Writes embedder.onnx (waveform to embedding), embedder.int8.onnx (smaller, faster), calibration.json (what scores mean,
-thresholds, error rates: from held-out speakers), MODEL_CARD.md, SHA256SUMS, and speechbrain/, the same model for
-SpeechBrain's SpeakerRecognition.from_hparams(source=...). A run folder is a program: export only your own.
+thresholds, error rates: from held-out speakers), MODEL_CARD.md, SHA256SUMS, speechbrain/, the same model for
+SpeechBrain's SpeakerRecognition.from_hparams(source=...), and, if the features are Kaldi's, embedder.sherpa.onnx, the
+same model for sherpa-onnx and WeSpeaker (docs/deployment.md). A run folder is a program: export only your own.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export.package import write_model_folder
-from voice_biometrics.inference.model_folder import NAME, ModelFolder
+from voice_biometrics.inference.model_folder import ENGINE_NAME, NAME, ModelFolder
 
 
 @tell_input_errors
@@ -68,6 +69,8 @@ def say(model: ModelFolder) -> None:
             f"{entry.file:<20} EER {100 * eer.estimate:.2f} % ({100 * eer.lower:.2f} to {100 * eer.upper:.2f}, 95 % "
             f"interval over {model.held_out.num_speakers} held-out speakers), {size / 1e6:.1f} MB"
         )
+    if (model.path / ENGINE_NAME).is_file():
+        print(f"{ENGINE_NAME:<20} the embeddings of embedder.onnx in sherpa-onnx and WeSpeaker: docs/deployment.md")
     print(f"Model folder: {model.path} (MODEL_CARD.md says the rest)")
     print(f"Next: python verify.py compare A.wav B.wav --model {model.path}")
 

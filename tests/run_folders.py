@@ -12,18 +12,20 @@ from voice_biometrics.experiment.hparams import read_command_line
 TINY = "tests/hparams/tiny.yaml"
 
 
-def write_run_folder(folder: Path, corpus: Path, *more: str, num_held_out: int = 9, epoch: int = 2) -> Path:
+def write_run_folder(
+    folder: Path, corpus: Path, *more: str, num_held_out: int = 9, epoch: int = 2, hparams: str = TINY
+) -> Path:
     """Write what ``train.py`` leaves: manifests, hyperparams.yaml and a checkpoint. ``more`` are further arguments."""
     own = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder)]
-    run = read_command_line([TINY, *own, "--valid_speakers", str(num_held_out), *more], "")
+    run = read_command_line([hparams, *own, "--valid_speakers", str(num_held_out), *more], "")
     prepare(Settings.from_hparams(run.settings), folder / "manifests")
     (folder / "hyperparams.yaml").write_text(resolve_references(run.text, run.overrides).read())
-    hparams = run.build()
-    head = hparams["classifier"](out_neurons=read_record(folder / "manifests")["num_speakers"])
-    hparams["checkpointer"].add_recoverable("classifier", head)
-    _look_trained(hparams["embedding_model"])
+    built = run.build()
+    head = built["classifier"](out_neurons=read_record(folder / "manifests")["num_speakers"])
+    built["checkpointer"].add_recoverable("classifier", head)
+    _look_trained(built["embedding_model"])
     eer = {"EER": 0.1} if num_held_out else {}
-    hparams["checkpointer"].save_checkpoint(meta={"epoch": epoch, **eer})
+    built["checkpointer"].save_checkpoint(meta={"epoch": epoch, **eer})
     return folder
 
 

@@ -53,7 +53,7 @@ def run(corpus, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(run) -> Path:
     export.main([str(run)])
-    return run / "model"
+    return run / "model"  # without embedder.sherpa.onnx: SpeechBrain's features are not Kaldi's
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -63,10 +63,10 @@ class OnnxGraph:
         self.constants += graph.initializer
         return graph.output[0].name
 
-    def model(self, waveform: str, embedding: str, name: str, dims: int) -> onnx.ModelProto:
-        """Return the graph as a model from ``waveform`` (batch, samples) to the output ``name`` (batch, ``dims``)."""
+    def model(self, source: str, shape: list, embedding: str, name: str, dims: int) -> onnx.ModelProto:
+        """Return the graph as a model from the input ``source`` (``shape``) to the output ``name`` (N, ``dims``)."""
         self.nodes.append(helper.make_node("Identity", [embedding], [name], name=name))
-        shapes = {waveform: ["batch", "samples"], name: ["batch", dims]}
+        shapes = {source: shape, name: [shape[0], dims]}
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
         graph = helper.make_graph(self.nodes, "embedder", ends[:1], ends[1:], self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -22,6 +22,7 @@ from voice_biometrics.models.features import TorchaudioMFCC
 from voice_biometrics.models.kaldi_mfcc import SAMPLE_SCALE, SMALLEST_ENERGY, KaldiMFCC
 
 _KALDI_STEP = 160  # samples between Kaldi's frames at 16 kHz
+_ENGINE_SHAPE = (400, 80)  # samples of a frame at 16 kHz and mels, in engines that compute the features themselves
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,28 @@ def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[st
     """
     graph.place = "front_end/"
     energies = (_kaldi_energies if front_end.padding == "kaldi" else _energies)(graph, front_end, waves)
-    features, cosines = _logarithm(graph, front_end, energies), front_end.cosines
+    if front_end.offset:
+        energies = graph.op("Add", energies, front_end.offset)
+    if front_end.floor:
+        energies = graph.op("Max", energies, front_end.floor)
+    return _normalised(graph, front_end, graph.op("Log", energies))
+
+
+def add_computed_front_end(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> tuple[str, Tensor | None]:
+    """Add what follows Kaldi's log-mel energies: ``log_mels`` (batch, frames, 80), natural logarithms every 10 ms.
+
+    Returns as ``add_front_end``. Raises InputError when the features are not based on these.
+    """
+    if front_end.padding != "kaldi" or (front_end.window.shape[0], front_end.mels.shape[1]) != _ENGINE_SHAPE:
+        raise InputError("compute_features: expected KaldiMFCC with 80 mels at 16,000 Hz, as the engines compute them")
+    graph.place = "front_end/"
+    every = front_end.hop // _KALDI_STEP
+    return _normalised(graph, front_end, graph.op("Slice", log_mels, [0], [2**31], [1], [every]))
+
+
+def _normalised(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> tuple[str, Tensor | None]:
+    """Add all steps after the natural logarithm; returns as ``add_front_end``."""
+    features, cosines = _limited(graph, front_end, log_mels), front_end.cosines
     if front_end.least_deviation is not None and cosines is not None:
         features, cosines = graph.op("MatMul", features, cosines), None
     if front_end.centred:
@@ -196,12 +218,9 @@ def _power(graph: OnnxGraph, halves: str, fourier: Tensor) -> str:
     return graph.op("Add", *(graph.op("Mul", part, part) for part in parts))
 
 
-def _logarithm(graph: OnnxGraph, front_end: FrontEnd, energies: str) -> str:
-    if front_end.offset:
-        energies = graph.op("Add", energies, front_end.offset)
-    if front_end.floor:
-        energies = graph.op("Max", energies, front_end.floor)
-    logs = graph.op("Mul", graph.op("Log", energies), front_end.decibels)
+def _limited(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> str:
+    """Scale logarithms to decibels, if the features have them, and limit their range."""
+    logs = graph.op("Mul", log_mels, front_end.decibels)
     if front_end.top_db is None:
         return logs
     loudest = graph.op("ReduceMax", logs, [1, 2], keepdims=1)

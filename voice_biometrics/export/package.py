@@ -6,12 +6,14 @@ the hparams file as a program.
 """
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from safetensors.torch import save as safetensors_bytes
 
@@ -33,12 +35,19 @@ from voice_biometrics.export.calibration import (
     score_held_out,
 )
 from voice_biometrics.export.model_card import CardFacts, weights_metadata, write_card
-from voice_biometrics.export.onnx_export import export_onnx, write_metadata
+from voice_biometrics.export.onnx_export import (
+    ENGINE_INPUT,
+    engine_metadata,
+    export_for_engines,
+    export_onnx,
+    write_metadata,
+)
 from voice_biometrics.export.quantise import SCHEME, quantise
 from voice_biometrics.inference.embedder import Embedder, OnnxEmbedder, onnx_metadata
 from voice_biometrics.inference.model_folder import (
     CALIBRATION_NAME,
     CARD_NAME,
+    ENGINE_NAME,
     FORMAT,
     ONNX_NAMES,
     SPEECHBRAIN_NAME,
@@ -48,11 +57,13 @@ from voice_biometrics.inference.model_folder import (
     read_model_folder,
     write_sums,
 )
+from voice_biometrics.models.kaldi_mfcc import KaldiLogMel
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S, embed
 
 MIN_COSINE = 0.99999  # of an ONNX embedding to the run's
 NUM_COMPARED = 30  # utterances, from the shortest to the longest
 CARD_CONDITIONS = ("channel", "noise:10", "telephone", "short:1,2")
+logger = logging.getLogger(__name__)
 
 SPEECHBRAIN_HEADER = """\
 # {name} {version}, for SpeechBrain:
@@ -101,7 +112,8 @@ def write_model_folder(run: TrainedRun, others: Sequence[TrainedRun], destinatio
         own = ExportedRun(run, make_embedders(run, folder))
         sources = [ExportedRun(other, make_embedders(other, Path(scratch) / f"{i}")) for i, other in enumerate(others)]
         for source in (own, *sources):
-            check_parity(source)
+            check_parity(source.run, source.embedders["fp32"])
+        write_engine_file(run, folder / ENGINE_NAME)
         fill(folder, run, sources or [own], version)
         model = read_model_folder(folder)
         for precision in ONNX_NAMES:
@@ -123,16 +135,35 @@ def make_embedders(run: TrainedRun, folder: Path) -> dict[str, OnnxEmbedder]:
     }
 
 
-def check_parity(source: ExportedRun) -> None:
-    """Raise InputError when an fp32 embedding of a training utterance differs from the run's by cosine."""
-    run, embedder = source.run, source.embedders["fp32"]
+def write_engine_file(run: TrainedRun, path: Path) -> None:
+    """Write the ONNX file for engines that compute the features; log why not, if they do not compute the run's.
+
+    Raises InputError as ``check_parity``.
+    """
+    try:
+        export_for_engines(run.modules, run.dims, path)
+    except InputError as error:
+        logger.warning("no %s: %s", path.name, error)
+        return
+    session, log_mels = onnxruntime.InferenceSession(path), KaldiLogMel(sample_rate=run.sample_rate)
+
+    def embed_log_mels(samples: np.ndarray) -> np.ndarray:
+        return session.run(None, {ENGINE_INPUT: log_mels(torch.from_numpy(samples)[None]).numpy()})[0][0]
+
+    check_parity(run, embed_log_mels)
+
+
+def check_parity(run: TrainedRun, embed_samples: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Raise InputError when an exported fp32 embedding of a training utterance differs from the run's by cosine."""
+    min_samples = round(MIN_DURATION_S * run.sample_rate)
     manifest = run.utterances(run.manifests / "train.csv").sort_values("duration")
     chosen = manifest.iloc[np.unique(np.linspace(0, len(manifest) - 1, NUM_COMPARED).astype(int))]
     cosines = []
     for wav, start, stop in zip(chosen["wav"], chosen["start"], chosen["stop"], strict=True):
         samples = read_audio(wav, run.sample_rate, start, stop)
-        samples = np.resize(samples, max(samples.size, embedder.min_samples))
-        pair = np.stack([embed(run.modules, torch.from_numpy(samples)[None])[0], embedder(samples)]).astype(np.float64)
+        samples = np.resize(samples, max(samples.size, min_samples))
+        both = [embed(run.modules, torch.from_numpy(samples)[None])[0], embed_samples(samples)]
+        pair = np.stack(both).astype(np.float64)
         cosines.append(pair[0] @ pair[1] / np.linalg.norm(pair, axis=1).prod())
     if not min(cosines) >= MIN_COSINE:
         raise InputError(
@@ -148,6 +179,8 @@ def fill(folder: Path, run: TrainedRun, sources: Sequence[ExportedRun], version:
     for precision, name in ONNX_NAMES.items():
         metadata = onnx_metadata(run.settings["name"], version, run.sample_rate, digests[precision])
         write_metadata(folder / name, metadata)
+        if precision == "fp32" and (folder / ENGINE_NAME).is_file():
+            write_metadata(folder / ENGINE_NAME, metadata | engine_metadata(run.sample_rate, run.dims))
     write_json(_calibration(run, version, held_out, by_precision, digests), folder / CALIBRATION_NAME)
     write_speechbrain_layout(run, folder / SPEECHBRAIN_NAME, version)
     tensors = {name: tensor.contiguous() for name, tensor in run.modules[WEIGHTS].state_dict().items()}

@@ -2,6 +2,8 @@
 
     embedder.onnx        waveform (batch, samples) float32 -> embedding (batch, dims) float32; both axes are dynamic
     embedder.int8.onnx   the same with a quantised network; its scores are on another scale
+    embedder.sherpa.onnx the fp32 network from Kaldi's log-mels, for sherpa-onnx and WeSpeaker (docs/deployment.md); not
+                         in every model folder, and only its checksum is read here
     calibration.json     calibration and error rates of both (below)
     MODEL_CARD.md        use, data, licence, results, limits
     SHA256SUMS           checksums of all other files, as ``sha256sum --check`` reads them
@@ -42,6 +44,7 @@ SPEECHBRAIN_NAME = "speechbrain"
 SUMS_NAME = "SHA256SUMS"
 WEIGHTS_NAME = "weights.safetensors"
 ONNX_NAMES = {"fp32": "embedder.onnx", "int8": "embedder.int8.onnx"}
+ENGINE_NAME = "embedder.sherpa.onnx"
 MAX_FILES = 64
 MAX_FILE_BYTES = 256 * 2**20  # of one file
 MAX_JSON_BYTES = 4 * 2**20

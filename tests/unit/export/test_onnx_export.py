@@ -12,13 +12,13 @@ from speechbrain.processing.features import InputNormalization
 
 from tests.conftest import make_voice
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.export.onnx_export import export_onnx
+from voice_biometrics.export.onnx_export import ENGINE_INPUT, ENGINE_OUTPUT, export_for_engines, export_onnx
 from voice_biometrics.export.quantise import quantise
 from voice_biometrics.inference.embedder import INPUT, OUTPUT
 from voice_biometrics.models.ecapa_variants import EcapaMeanStdPooling
 from voice_biometrics.models.fast_ecapa import FastECAPA
 from voice_biometrics.models.features import TorchaudioMFCC
-from voice_biometrics.models.kaldi_mfcc import KaldiMFCC
+from voice_biometrics.models.kaldi_mfcc import KaldiLogMel, KaldiMFCC
 from voice_biometrics.scoring.embeddings import embed
 
 DIMS = 12
@@ -28,6 +28,8 @@ FEATURES = {
     "torchaudio": lambda: TorchaudioMFCC(n_mfcc=20, melkwargs={"n_mels": 24}),
     "kaldi": lambda: KaldiMFCC(n_mfcc=20, n_mels=24, hop_length=20, top_db=80),
     "kaldi, 10 ms": lambda: KaldiMFCC(n_mfcc=20, n_mels=24),
+    "engines": lambda: KaldiMFCC(n_mfcc=20, hop_length=20, top_db=30),
+    "engines, 10 ms": lambda: KaldiMFCC(n_mfcc=20),
     "torchaudio, log": lambda: TorchaudioMFCC(n_mfcc=20, log_mels=True, melkwargs={"n_mels": 24}),
 }
 SHAPES = [(1, 8000), (3, 12_345), (2, 40_007)]
@@ -149,6 +151,37 @@ def test_another_network_goes_by_pytorch_and_leaves_no_trace_of_this_machine(tmp
     assert b".py" not in (tmp_path / "a.onnx").read_bytes()
     quantise(tmp_path / "a.onnx", tmp_path / "a.int8.onnx")
     assert least_cosine(tmp_path, voices(3, 16_000)) > 0.99
+
+
+def run_engine(path, log_mels):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run([ENGINE_OUTPUT], {ENGINE_INPUT: log_mels.numpy()})[0]
+
+
+@pytest.mark.parametrize("network", [ECAPA_TDNN, EcapaMeanStdPooling])
+@pytest.mark.parametrize("features", ["engines", "engines, 10 ms"])
+def test_an_engine_that_computes_log_mels_every_10_ms_gets_the_embeddings_of_the_modules(features, network, tmp_path):
+    modules = make_modules(features, network=network)
+    export_for_engines(modules, DIMS, tmp_path / "a.onnx")
+    for shape in SHAPES:
+        waves = torch.from_numpy(voices(*shape))
+        waves[0, 3000:6000] *= 1e-3  # further below the loudest than top_db
+        expected = embed(modules, waves)
+        found = run_engine(tmp_path / "a.onnx", KaldiLogMel()(waves))
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
+
+
+def test_an_engine_may_have_subtracted_the_mean(tmp_path):
+    export_for_engines(make_modules("engines, 10 ms"), DIMS, tmp_path / "a.onnx")
+    log_mels = KaldiLogMel()(torch.from_numpy(voices(2, 12_345)))
+    found, expected = (run_engine(tmp_path / "a.onnx", each) for each in (log_mels - log_mels.mean(1, True), log_mels))
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("features", ["mfcc", "kaldi"])  # not Kaldi's, not 80 mels
+def test_features_that_engines_do_not_compute_are_told(features, tmp_path):
+    with pytest.raises(InputError, match="80 mels"):
+        export_for_engines(make_modules(features), DIMS, tmp_path / "a.onnx")
 
 
 UNKNOWN = {
