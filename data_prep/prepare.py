@@ -17,6 +17,7 @@ import pandas as pd
 
 from data_prep.corpus import MAX_SKIPPED, Corpus, Utterance
 from data_prep.settings import Settings
+from data_prep.shards import shards_folder, take_manifests
 from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
 from voice_biometrics.common.audio_files import read_headers, shortened
 from voice_biometrics.common.errors import InputError
@@ -42,6 +43,8 @@ def prepare(settings: Settings, manifest_folder: Path, is_trained: bool = False)
     With ``is_trained`` a run was trained with the manifests that are there, so its speakers must be the same. Raises
     InputError, before anything is written, for other speakers, a fault of the corpus or a setting.
     """
+    if (shards := shards_folder(settings)) is not None:
+        return take_manifests(shards, settings, manifest_folder)
     corpora = settings.corpora()
     record = {"version": FORMAT_VERSION, "settings": settings.portable(), "files_sha256": _fingerprint(corpora)}
     done = read_record(manifest_folder)

@@ -1,9 +1,12 @@
 """Read audio as mono at a given sample rate, with libsndfile.
 
-Without PyTorch, so that training and inference share the code.
+Without PyTorch, so that training and inference share the code. A path may name a file within a tar file, as manifests
+of shards do (``data_prep.shards``): ``train-000007.tar:1536:48044``, its first byte and its number of bytes.
 """
 
+import functools
 import io
+import os
 import re
 from pathlib import Path
 
@@ -18,6 +21,8 @@ ADVICE = "repair or remove the file (--check_audio True skips such training file
 
 WAV_FORMATS = ("WAV", "WAVEX")
 MAX_HEADER_BYTES = 1 << 16  # the data chunk of a WAV begins within these
+TAR_MEMBER = re.compile(r"(.+\.tar):(\d+):(\d+)")
+MOST_OPEN_TARS = 256
 CANCELLING = 0.1  # channels whose mean has less than this fraction of their RMS (-20 dB) are not averaged
 FOREIGN_CONTENT = (
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer; fetch the file with: git lfs pull"),
@@ -58,16 +63,36 @@ def read_audio(
     return resample(mono, file_rate * speed, sample_rate)
 
 
+def containing_file(path: str | Path) -> Path:
+    """Return the file itself, or the tar file that it is in."""
+    return Path(TAR_MEMBER.sub(r"\1", str(path)))
+
+
+def _openable(path: str | Path) -> str | Path | io.BytesIO:
+    """Return the path, or the bytes of a file within a tar file; raises OSError."""
+    found = TAR_MEMBER.fullmatch(str(path))
+    if not found:
+        return path
+    return io.BytesIO(os.pread(_opened_tar(found[1]).fileno(), int(found[3]), int(found[2])))
+
+
+@functools.lru_cache(MOST_OPEN_TARS)
+def _opened_tar(path: str) -> io.FileIO:
+    """Return a tar file that stays open: on a network file system opening one takes longer than reading a crop."""
+    return open(path, "rb", buffering=0)
+
+
 def open_audio(path: str | Path) -> soundfile.SoundFile:
     """Open an audio file; a WAV of unknown length (data size 0) is read to its end.
 
     Raises soundfile.SoundFileError or OSError.
     """
-    audio = soundfile.SoundFile(path)
+    source = _openable(path)
+    audio = soundfile.SoundFile(source)
     if audio.frames or audio.format not in WAV_FORMATS:
         return audio
     audio.close()
-    content = bytearray(Path(path).read_bytes())
+    content = bytearray(source.getvalue() if isinstance(source, io.BytesIO) else Path(path).read_bytes())
     place = content.find(b"data\0\0\0\0", 0, MAX_HEADER_BYTES)
     if place >= 0:
         content[place + 4 : place + 8] = min(len(content) - place - 8, 0xFFFFFFFF).to_bytes(4, "little")
@@ -97,7 +122,8 @@ def unreadable_reason(path: str | Path, error: Exception) -> str:
     if path.is_symlink() and not path.exists():
         return "a link to a file that does not exist"
     try:
-        with path.open("rb") as file:
+        source = _openable(path)
+        with source if isinstance(source, io.BytesIO) else path.open("rb") as file:
             head = file.read(64)
     except OSError as cause:
         return str(cause.strerror or cause)
@@ -114,7 +140,7 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
 
 def is_silent(path: str | Path) -> bool:
     """Return True if every sample of the file is zero."""
-    return not any(block.any() for block in soundfile.blocks(path, blocksize=1 << 20, dtype="float32"))
+    return not any(block.any() for block in soundfile.blocks(_openable(path), blocksize=1 << 20, dtype="float32"))
 
 
 def repeat_to(samples: np.ndarray, num_samples: int) -> np.ndarray:

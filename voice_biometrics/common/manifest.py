@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from voice_biometrics.common.audio import containing_file
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
 
@@ -146,6 +147,6 @@ def with_folders(manifest: pd.DataFrame, replacements: dict[str, str], manifest_
     for name, folder in replacements.items():
         manifest["wav"] = manifest["wav"].where(root != name, folder + manifest["wav"].str.slice(len(name) + 1))
     first = manifest["wav"].iloc[0]
-    if not Path(first).is_file():
+    if not containing_file(first).is_file():
         raise InputError(f"{manifest_file}: {first} is missing; check --data_folder")
     return manifest
