@@ -155,7 +155,8 @@ def convolve(layer: Conv1d, frames: Tensor, added: Tensor | None = None) -> Tens
         frames = ReflectedSum.apply(frames, added, padding(layer))
     elif added is not None:
         frames = frames + added
-    weight = conv.weight.unsqueeze(2)  # (channels, input channels, 1, kernel)
+    # Squeezed first, so that the gradient of a kernel of one frame has the strides that DDP expects.
+    weight = conv.weight.squeeze(2).view(*conv.weight.shape[:2], 1, -1)  # (channels, input channels, 1, kernel)
     return F.conv2d(frames, weight, conv.bias, dilation=(1, layer.dilation), groups=conv.groups)
 
 

@@ -95,6 +95,13 @@ def test_training_leaves_the_same_weights_and_running_statistics():
     assert found["mfa.norm.norm.num_batches_tracked"] == 3
 
 
+def test_gradients_have_the_strides_of_their_parameters_as_several_processes_need():
+    _, fast = pair(**TINY)
+    learn(fast, features())
+    strides = [(weights.grad.stride(), weights.stride()) for weights in fast.parameters()]
+    assert strides and all(found == expected for found, expected in strides)
+
+
 def test_a_trained_network_embeds_the_same_in_evaluation():
     plain, fast = pair(**TINY)
     learn(plain, features())
