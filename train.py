@@ -3,11 +3,13 @@
     python train.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
     torchrun --nproc_per_node 4 train.py hparams/ecapa_small.yaml ...           one process per GPU
 
+On a CPU it starts a process for each core (docs/scaling.md); --processes 1 prevents that.
+
 HPARAMS defaults to hparams/ecapa_small.yaml; --key overrides any key of it:
   --corpus NAME --data_folder PATH   demo_voices (default), speaker_folders, speechocean762, librispeech, voxceleb,
                                      common_voice; to join corpora: --corpus a,b --data_folder A,B
   --valid_speakers 0.2               held-out speakers: a fraction or a number; 0 trains on all speakers
-  --number_of_epochs 25 --batch_size 128 --lr 0.001 --seed 1986 --output_folder PATH --num_workers 0
+  --number_of_epochs 25 --batch_size 128 --lr 0.001 --seed 1986 --output_folder PATH --processes 2
 and SpeechBrain's options: --device cuda:0, --precision bf16, --ckpt_interval_steps N, --noprogressbar, ...
 
 Writes to results/<hparams>/<corpus>/<seed>: manifests/, hyperparams.yaml, env.log, train_log.txt, metrics.csv (one row
@@ -26,7 +28,6 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 # isort: split
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
 from speechbrain.dataio.encoder import CategoricalEncoder
@@ -38,60 +39,73 @@ from data_prep.settings import Settings
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import tell_input_errors
 from voice_biometrics.common.manifest import data_roots
-from voice_biometrics.experiment.hparams import as_yaml, check_arguments, merged_tree, readable_errors
+from voice_biometrics.experiment.hparams import Run, read_command_line
 from voice_biometrics.experiment.run_folder import (
     check_same_hparams,
     has_checkpoint,
     only_run_in,
     read_epochs,
-    write_merged,
+    write_hparams,
 )
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S
 from voice_biometrics.training.audio_store import AudioStore
 from voice_biometrics.training.brain import SpeakerBrain, init_processes
-from voice_biometrics.training.dataio import CropReader, several_crops, train_loader_options
+from voice_biometrics.training.dataio import CropReader, count_crops, several_crops, train_loader_options
 from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
+from voice_biometrics.training.processes import choose_num_processes, describe_processes, run_in_processes
 from voice_biometrics.training.teachers import attach_teacher
 from voice_biometrics.training.transfer import check_transfer, start_from
+
+logger = logging.getLogger(__name__)
 
 
 @tell_input_errors
 def main(argv: list[str]) -> None:
-    """Prepare the corpus, train, and print the results."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(check_arguments(argv, __doc__))
-    run_opts = init_processes(run_opts)
-    text = as_yaml(merged_tree(Path(hparams_file)))  # a variant with its base
-    with readable_errors(hparams_file):
-        hparams = load_hyperpyyaml(text, overrides)
-    check_transfer(hparams)
-    if hparams["sentence_len"]:
-        keep_freed_memory()
-    folder = Path(hparams["output_folder"])
+    """Prepare the corpus, train in this process or in several, and print the results."""
+    run = read_command_line(argv, __doc__)
+    run.run_opts = init_processes(run.run_opts)
+    check_transfer(run.settings)
+    folder = Path(run.settings["output_folder"])
     with only_run_in(folder) if if_main_process() else nullcontext():
-        run_on_main(check_same_hparams, args=[text, overrides, folder])
-        prepare_data(hparams)
-        run_on_main(write_merged, args=[text, folder])
-        sb.create_experiment_directory(str(folder), str(folder / "merged.yaml"), overrides)
-        train_data, valid_data, label_encoder = dataio_prep(hparams)
-        brain = make_brain(hparams, run_opts, len(label_encoder))
-        brain.fit(
-            brain.hparams.epoch_counter,
-            train_data,
-            valid_data,
-            train_loader_kwargs=train_loader_options(hparams, [row["spk_id"] for row in train_data.data.values()]),
-            valid_loader_kwargs={"batch_size": 1, "num_workers": hparams["num_workers"]},
-        )
+        run_on_main(check_same_hparams, args=[run.text, run.overrides, folder])
+        prepare_data(run.settings)
+        num_crops = count_crops(Path(run.settings["manifest_folder"]) / "train.csv", run.settings["crop_every_s"])
+        num_processes = choose_num_processes(run.settings, num_crops, run.run_opts.device)
+        if num_processes > 1:
+            run_in_processes(fit, run, num_processes)
+        else:
+            fit(run)
     if if_main_process():
         print_results(folder, shlex.join(argv))
 
 
-def prepare_data(hparams: dict) -> None:
+def prepare_data(settings: dict) -> None:
     """Write the manifests and trial lists, unless ``skip_prep``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings, folder = Settings.from_hparams(hparams), Path(hparams["manifest_folder"])
-    if not hparams["skip_prep"]:
-        is_trained = has_checkpoint(Path(hparams["output_folder"]))
-        run_on_main(prepare, args=[settings, folder, is_trained])
+    if not settings["skip_prep"]:
+        is_trained = has_checkpoint(Path(settings["output_folder"]))
+        run_on_main(prepare, args=[Settings.from_hparams(settings), Path(settings["manifest_folder"]), is_trained])
+
+
+def fit(run: Run) -> None:
+    """Train in this process, perhaps one of several."""
+    run_opts, folder = init_processes(run.run_opts), Path(run.settings["output_folder"])
+    hparams = run.build()
+    if hparams["sentence_len"]:
+        keep_freed_memory()
+    run_on_main(write_hparams, args=[run.text, run.overrides, folder])
+    sb.create_experiment_directory(str(folder))
+    train_data, valid_data, label_encoder = dataio_prep(hparams)
+    brain = make_brain(hparams, run_opts, len(label_encoder))
+    loading = train_loader_options(hparams, [row["spk_id"] for row in train_data.data.values()], brain.device)
+    logger.info("%s", describe_processes(loading["num_workers"]))
+    brain.fit(
+        brain.hparams.epoch_counter,
+        train_data,
+        valid_data,
+        train_loader_kwargs=loading,
+        valid_loader_kwargs={"batch_size": 1, "num_workers": loading["num_workers"]},
+    )
 
 
 def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset | list, CategoricalEncoder]:
@@ -102,7 +116,10 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
     manifests, roots = Path(hparams["manifest_folder"]), data_roots(hparams["corpus"], hparams["data_folder"])
     rows = load_data_csv(str(manifests / "train.csv"), roots)
     augmentation, rate = hparams["augmentation"], hparams["sample_rate"]
-    store = AudioStore(manifests, rows, rate, augmentation.speeds) if hparams["keep_decoded"] else None
+    store = None
+    if hparams["keep_decoded"]:
+        run_on_main(AudioStore.write, args=[manifests, rows, rate, augmentation.speeds])
+        store = AudioStore(manifests, rows, rate, augmentation.speeds)
     rows = several_crops(rows, hparams["crop_every_s"], hparams["sentence_len"])
     augmentation.prepare(rows.values())
     crops = CropReader(hparams["sentence_len"], rate, hparams["seed"], augmentation, hparams["epoch_counter"], store)

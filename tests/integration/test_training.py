@@ -227,35 +227,52 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "steps_between_checkpoints, newest",
-    [("1", "end-of-epoch: false"), ("1000000", "\nepoch: 2\n")],
-    ids=["within an epoch", "at the end of an epoch"],
-)
-def test_a_killed_run_goes_on_to_the_same_curve(corpus, tmp_path, steps_between_checkpoints, newest):
-    more = [
-        "--number_of_epochs",
-        "4",
-        "--ckpt_interval_minutes",
-        "0",
-        "--ckpt_interval_steps",
-        steps_between_checkpoints,
-    ]
-    whole = train_here(corpus, tmp_path / "whole", *more)
-    command = [sys.executable, "train.py", *arguments(corpus, tmp_path / "killed", *more)]
+EACH_STEP = ["--number_of_epochs", "4", "--ckpt_interval_minutes", "0", "--ckpt_interval_steps", "1"]
+EACH_EPOCH = [*EACH_STEP[:-1], "1000000"]
+
+
+def kill_when(folder: Path, command: list[str], newest: str) -> None:
+    """Train until epoch 2 is over and a checkpoint says ``newest``, then kill the process that was started."""
     first = process(command)
-    log = tmp_path / "killed" / "train_log.txt"
-    saved = tmp_path / "killed" / "save"
+    log = folder / "train_log.txt"
     wait_for(lambda: log.exists() and "epoch: 2" in log.read_text(), first)
-    wait_for(lambda: any(newest in meta(path) for path in saved.glob("CKPT*")), first)
+    wait_for(lambda: any(newest in meta(path) for path in (folder / "save").glob("CKPT*")), first)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert pd.read_csv(tmp_path / "killed" / "metrics.csv")["epoch"].max() < 4
-    assert process(command).wait() == 0
-    killed = pd.read_csv(tmp_path / "killed" / "metrics.csv")
-    assert killed["epoch"].tolist() == [1, 2, 3, 4]
-    pd.testing.assert_frame_equal(killed[["train_loss", "lr", "eer"]], whole[["train_loss", "lr", "eer"]], rtol=1e-6)
+    assert pd.read_csv(folder / "metrics.csv")["epoch"].max() < 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    "more, newest",
+    [(EACH_STEP, "end-of-epoch: false"), (EACH_EPOCH, "\nepoch: 2\n")],
+    ids=["within an epoch", "at the end of an epoch"],
+)
+def test_a_killed_run_goes_on_to_the_same_curve(corpus, tmp_path, more, newest, processes):
+    whole, killed = (
+        [sys.executable, "train.py", *arguments(corpus, tmp_path / name, *more, "--processes", processes)]
+        for name in ("whole", "killed")
+    )
+    assert process(whole).wait() == 0
+    kill_when(tmp_path / "killed", killed, newest)
+    assert process(killed).wait() == 0
+    expected, found = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "killed"))
+    assert found["epoch"].tolist() == [1, 2, 3, 4]
+    pd.testing.assert_frame_equal(found[["train_loss", "lr", "eer"]], expected[["train_loss", "lr", "eer"]], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before, after", [("1", "2"), ("2", "1")])
+def test_a_run_can_go_on_with_another_number_of_processes(corpus, tmp_path, before, after):
+    command = [sys.executable, "train.py", *arguments(corpus, tmp_path, *EACH_STEP), "--processes"]
+    kill_when(tmp_path, [*command, before], "end-of-epoch: false")
+    first = pd.read_csv(tmp_path / "metrics.csv")
+    assert process([*command, after]).wait() == 0
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert metrics["epoch"].tolist() == [1, 2, 3, 4]
+    pd.testing.assert_frame_equal(metrics.iloc[: len(first)], first)
+    assert metrics["train_loss"].iloc[-1] < metrics["train_loss"].iloc[0]
 
 
 def meta(checkpoint: Path) -> str:
@@ -266,10 +283,26 @@ def meta(checkpoint: Path) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_train_together_and_one_can_go_on(corpus, tmp_path):
+def test_torchrun_trains_with_its_processes_and_the_run_is_evaluated_by_one(corpus, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    given = arguments(corpus, tmp_path, "--batch_size", "4")
+    given = arguments(corpus, tmp_path)
     assert process([*torchrun, "train.py", *given]).wait(timeout=400) == 0
     assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == [1, 2]
     eval_eer.main(given)
     assert (tmp_path / "eval" / "test" / "metrics.json").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_tell_an_error_once_and_end_at_an_interrupt(corpus, tmp_path):
+    command = [sys.executable, "train.py", *arguments(corpus, tmp_path, "--processes", "2", "--lr")]
+    failed = subprocess.run([*command, "1.0e+30"], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.count("training loss is nan") == 1 and "Traceback" not in failed.stderr
+    command += ["0.0001", "--number_of_epochs", "1000", "--output_folder", str(tmp_path / "long")]
+    del command[command.index("--output_folder") : command.index("--output_folder") + 2]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
+        wait_for((tmp_path / "long" / "metrics.csv").exists, running)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=100)
+    assert running.returncode == 130
+    assert told.endswith("\nstopped\n") and "Traceback" not in told

@@ -33,7 +33,12 @@ from voice_biometrics.experiment.hparams import (
     plain_settings,
     read_command_line,
 )
-from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, MIN_DURATION_S, embed_manifest
+from voice_biometrics.scoring.embeddings import (
+    FRONT_TO_EMBEDDING,
+    MIN_DURATION_S,
+    embed_manifest,
+    resolve_num_workers,
+)
 from voice_biometrics.scoring.enrolment import draw_enrolment, read_enrolment
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 from voice_biometrics.scoring.scorer import Scorer, Scoring
@@ -268,7 +273,8 @@ class TrainedRun:
 
     def embed(self, manifest: pd.DataFrame, condition: Condition = CLEAN, progress: tqdm | None = None) -> np.ndarray:
         """Return embeddings (utterances, dims) of a manifest, each utterance altered by ``condition``."""
-        rate, workers, segment_s = (self.settings[key] for key in ("sample_rate", "num_workers", "segment_s"))
+        rate, segment_s = self.settings["sample_rate"], self.settings["segment_s"]
+        workers = resolve_num_workers(self.settings["num_workers"], self.device)
         modules = self.modules.to(self.device)
         return embed_manifest(modules, manifest, rate, self.device, workers, condition, segment_s, progress)
 

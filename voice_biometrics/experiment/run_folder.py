@@ -61,11 +61,11 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / "save").glob("CKPT*"))
 
 
-def write_merged(text: str, folder: Path) -> str:
-    """Write the hparams with bases merged and references kept to ``merged.yaml``, and return its path."""
-    with written_whole(folder / "merged.yaml") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return str(folder / "merged.yaml")
+def write_hparams(text: str, overrides: str, folder: Path) -> None:
+    """Write the hparams: ``merged.yaml`` with references kept, ``hyperparams.yaml`` with overrides, all resolved."""
+    for name, content in (("merged.yaml", text), (RECORD, resolve_references(text, overrides).read())):
+        with written_whole(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
 
 
 def values_of(resolved: str) -> dict[str, str]:

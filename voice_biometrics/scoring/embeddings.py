@@ -1,11 +1,13 @@
 """Utterances to embeddings, in batches of equal length, so that none depends on the others of its batch."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,26 @@ FRONT_TO_EMBEDDING = ("compute_features", "mean_var_norm", "embedding_model")  #
 MIN_DURATION_S = 0.5  # shorter utterances are repeated: the network's kernels need some frames
 MAX_BATCH_S = 60.0  # audio in one batch, seconds
 
+AUTO = "auto"
+MAX_WORKERS = 8  # more read faster than a GPU trains
+
+Waves = TypeVar("Waves")  # a batch of audio, in any form
 Alter = Callable[[np.ndarray, int, str], np.ndarray]  # samples, Hz, utterance ID -> samples
+
+
+def resolve_num_workers(num_workers: int | str, device: str) -> int:
+    """Return the number of loading processes: ``num_workers``, or with ``auto`` what suits the cores.
+
+    On a CPU none: all cores compute. On a GPU the cores that each training process has, at most ``MAX_WORKERS``. Raises
+    InputError if it is no count.
+    """
+    if num_workers != AUTO:
+        if not str(num_workers).isdecimal():
+            raise InputError(f"num_workers: expected auto or a number from 0, found {num_workers}")
+        return int(num_workers)
+    if torch.device(device).type == "cpu":
+        return 0
+    return min(MAX_WORKERS, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 class Utterances(Dataset):
@@ -86,7 +107,7 @@ def embed_manifest(
     found: dict[int, list[np.ndarray]] = {}
     own_bar = partial(tqdm, total=len(manifest), desc="embeddings", unit="utt", dynamic_ncols=True)
     with own_bar() if progress is None else nullcontext(progress) as bar:
-        for rows, batch in _computed_side_by_side(lambda waves: embed(modules, waves.to(device)), batches, device):
+        for rows, batch in computed_side_by_side(lambda waves: embed(modules, waves.to(device)), batches, device):
             bar.update(len(set(rows) - found.keys()))
             for row, embedding in zip(rows, batch, strict=True):
                 found.setdefault(row, []).append(embedding)
@@ -97,15 +118,17 @@ def embed_manifest(
     return embeddings
 
 
-def _computed_side_by_side(
-    compute: Callable[[torch.Tensor], np.ndarray], batches: Iterable[tuple[list[int], torch.Tensor]], device: str
+def computed_side_by_side(
+    compute: Callable[[Waves], np.ndarray], batches: Iterable[tuple[list[int], Waves]], device: str
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Apply ``compute`` to each batch and yield (rows, result) in order.
 
     On a CPU several batches are computed in parallel with one thread each, which takes half the time, since one
-    utterance is too small to share between threads. Only a few batches are kept in memory.
+    utterance is too small to share between threads; also with the threads of other training processes, which wait
+    meanwhile. Only a few batches are kept in memory.
     """
-    num_threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    own_threads = torch.get_num_threads()
+    num_threads = own_threads * int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if torch.device(device).type == "cpu" else 1
     waiting: deque[tuple[list[int], Future]] = deque()
     initializer = torch.set_num_threads if num_threads > 1 else None
     try:
@@ -118,7 +141,7 @@ def _computed_side_by_side(
             for rows, result in waiting:
                 yield rows, result.result()
     finally:
-        torch.set_num_threads(num_threads)
+        torch.set_num_threads(own_threads)
 
 
 def _segments(utterances: Iterable[tuple[int, np.ndarray]], num_samples: int) -> Iterator[tuple[int, np.ndarray]]:

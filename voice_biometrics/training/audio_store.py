@@ -37,14 +37,10 @@ class AudioStore:
     def __init__(
         self, folder: Path, rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float] = (1.0,)
     ) -> None:
-        self.path = folder / "audio.i16"
-        fingerprint = _fingerprint(rows, sample_rate, speeds)
+        self.write(folder, rows, sample_rate, speeds)
         index = _read_index(folder / "audio.json")
-        if index.get("fingerprint") != fingerprint or not self.path.is_file():
-            index = _store(rows, sample_rate, speeds, self.path) | {"fingerprint": fingerprint}
-            write_json(index, folder / "audio.json")
         ends = np.cumsum(index["num_samples"])
-        self.samples = np.memmap(self.path, np.int16, "r")
+        self.samples = np.memmap(folder / "audio.i16", np.int16, "r")
         self.places = {
             (utt_id, number): (int(end - length), int(length))
             for (utt_id, number), end, length in zip(
@@ -54,6 +50,14 @@ class AudioStore:
                 strict=True,
             )
         }
+
+    @staticmethod
+    def write(folder: Path, rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float]) -> None:
+        """Write the files unless they are there."""
+        path, fingerprint = folder / "audio.i16", _fingerprint(rows, sample_rate, speeds)
+        if _read_index(folder / "audio.json").get("fingerprint") != fingerprint or not path.is_file():
+            index = _store(rows, sample_rate, speeds, path) | {"fingerprint": fingerprint}
+            write_json(index, folder / "audio.json")
 
     def num_samples(self, utt_id: str, speed_number: int) -> int:
         """Return the length of an utterance at a speed, samples."""

@@ -1,6 +1,7 @@
 """SpeakerBrain: training of a speaker-embedding network, and its EER on held-out speakers as validation."""
 
 import dataclasses
+import logging
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from voice_biometrics.scoring.cosine import score_trials
 from voice_biometrics.training.curves import plot_curves
 from voice_biometrics.training.losses import set_progress
 from voice_biometrics.training.optimisation import LearningRate, average_of_weights
+from voice_biometrics.training.processes import gathered, process_number
 
 
 class EqualErrorRate:
@@ -44,19 +46,22 @@ class EqualErrorRate:
             self.embeddings[utt_id] = embedding
 
     def summarize(self) -> float:
-        """Return the EER, a fraction."""
+        """Return the EER, a fraction, of the utterances of all processes."""
         if self.trials is None:
             return float("nan")
-        embeddings = np.stack(list(self.embeddings.values()))
-        scores = score_trials(embeddings, pd.Index(list(self.embeddings)), self.trials)
+        found = {utt_id: embedding for part in gathered(self.embeddings) for utt_id, embedding in part.items()}
+        scores = score_trials(np.stack(list(found.values())), pd.Index(list(found)), self.trials)
         return equal_error_rate(scores["score"].to_numpy(), scores["target"].to_numpy() == 1)[0]
 
 
 def init_processes(run_opts: RunOptions) -> RunOptions:
-    """Join the other processes of a ``torchrun``, through gloo on a CPU, and return the options."""
-    if not torch.cuda.is_available():
+    """Join the other processes of ``torchrun``, through gloo on a CPU, and return the options; only the first logs."""
+    if not torch.cuda.is_available() or run_opts.device == "cpu":
         run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
-    ddp_init_group(run_opts)
+    if not torch.distributed.is_initialized():
+        ddp_init_group(run_opts)
+    if not if_main_process():
+        logging.disable(logging.INFO)
     return run_opts
 
 
@@ -81,11 +86,18 @@ class SpeakerBrain(sb.Brain):
         return self.hparams.epoch_counter.current
 
     def make_dataloader(self, dataset, stage: sb.Stage, **options) -> DataLoader:
-        """Make a loader as SpeechBrain does; also for a ``batch_sampler`` that has epochs."""
-        loader = super().make_dataloader(dataset, stage, **options)
-        if stage == sb.Stage.TRAIN:
-            self.batches_per_epoch = len(loader)
-            self.train_sampler = options.get("batch_sampler", self.train_sampler)
+        """Make a loader as SpeechBrain does, but of this process's part of the utterances, also in validation.
+
+        For training the given sampler yields this part already; see ``train_loader_options``.
+        """
+        if stage != sb.Stage.TRAIN:
+            process, num_processes = process_number()
+            part = range(process, len(dataset), num_processes)
+            return super().make_dataloader(dataset, stage, sampler=part, **options)
+        loader = sb.dataio.dataloader.make_dataloader(dataset, **options)
+        self.checkpointer.add_recoverable(f"dataloader-{stage.name}", loader)
+        self.batches_per_epoch = len(loader)
+        self.train_sampler = options.get("batch_sampler") or options["sampler"]
         return loader
 
     def compute_forward(self, batch, stage: sb.Stage) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -95,7 +107,7 @@ class SpeakerBrain(sb.Brain):
         features = self.modules.compute_features(waves)  # (utterances, frames, features)
         features = self.modules.mean_var_norm(features, lengths)
         if stage != sb.Stage.TRAIN:
-            network = self.weight_average or self.modules.embedding_model
+            network = self.weight_average or self.hparams.embedding_model  # processes do not wait for each other here
             return network(features, lengths), None
         features = masked(features, self.hparams.feature_masks, f"{self.hparams.seed}/{self.epoch}/{batch.id[0]}")
         with torch.set_grad_enabled(not self._is_frozen()):
@@ -118,6 +130,10 @@ class SpeakerBrain(sb.Brain):
             for cost in self.hparams.embedding_costs:
                 loss = loss + cost(embeddings, speakers, batch.id)
         return loss
+
+    def fit_batch(self, batch) -> torch.Tensor:
+        """Train with a batch, and return the mean loss of all processes."""
+        return self._mean_over_processes(super().fit_batch(batch))
 
     def on_fit_batch_start(self, batch, should_step: bool) -> None:
         """Set the progress of the loss, and keep the BatchNorm statistics of a frozen network."""
@@ -163,7 +179,10 @@ class SpeakerBrain(sb.Brain):
             return
         for name, module in self.modules.items():
             if any(parameter.requires_grad for parameter in module.parameters()):
-                self.modules[name] = DistributedDataParallel(module, find_unused_parameters=self.find_unused_parameters)
+                wrapped = DistributedDataParallel(module, find_unused_parameters=self.find_unused_parameters)
+                self.modules[name] = wrapped
+                costs = self.hparams.embedding_costs
+                self.hparams.embedding_costs = [wrapped if cost is module else cost for cost in costs]
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Start the clock, or the metric."""
@@ -172,15 +191,16 @@ class SpeakerBrain(sb.Brain):
             self.started = time.monotonic()
         else:
             self.error_metrics = self.hparams.error_stats()
+            self._share_statistics()
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """Collect the figures of a stage; after validation, end the epoch."""
         if stage == sb.Stage.TRAIN:
             seconds = time.monotonic() - self.started
-            num_utterances = (self.step - self.steps_before) * self.hparams.batch_size * self._num_processes()
+            num_utterances = (self.step - self.steps_before) * self.hparams.batch_size
             self.train_stats = {
                 "epoch": epoch,
-                "train_loss": self._mean_over_processes(stage_loss),
+                "train_loss": float(stage_loss),
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "utterances_per_s": num_utterances / seconds,
                 "train_seconds": seconds,
@@ -214,13 +234,17 @@ class SpeakerBrain(sb.Brain):
         for train_logger in self.loggers:
             train_logger.log_stats(*args, **stats)
 
-    def _num_processes(self) -> int:
-        return torch.distributed.get_world_size() if self.distributed_launch else 1
-
-    def _mean_over_processes(self, value: float) -> float:
+    def _mean_over_processes(self, value: torch.Tensor) -> torch.Tensor:
         """Return the mean of a figure over the processes of a distributed run."""
         if not self.distributed_launch:
-            return float(value)
-        total = torch.tensor(float(value), device=self.device)
+            return value
+        total = value.to(self.device)
         torch.distributed.all_reduce(total)
-        return total.item() / self._num_processes()
+        return total.cpu() / process_number()[1]
+
+    def _share_statistics(self) -> None:
+        """Give all processes the BatchNorm statistics of the first, which saves the checkpoints."""
+        if self.distributed_launch:
+            for network in filter(None, (self.hparams.embedding_model, self.weight_average)):
+                for statistics in network.buffers():
+                    torch.distributed.broadcast(statistics, 0)

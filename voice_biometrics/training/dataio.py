@@ -2,16 +2,21 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from speechbrain.dataio.sampler import DistributedSamplerWrapper, ReproducibleRandomSampler
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch.utils.data import Sampler
 
 from voice_biometrics.augmentation.augment import Augmentation
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.manifest import read_manifest
+from voice_biometrics.scoring.embeddings import resolve_num_workers
 from voice_biometrics.training.audio_store import AudioStore
+from voice_biometrics.training.processes import check_batch, process_number
 
 CROP = " (crop "  # between the ID of an utterance and the number of its crop
 
@@ -100,10 +105,20 @@ def several_crops(rows: dict[str, dict], crop_every_s: float, sentence_len: floa
         )
     repeated = {}
     for utt_id, row in rows.items():
-        num_crops = max(1, int(row["duration"] / crop_every_s))
+        num_crops = crops_of(row["duration"], crop_every_s)
         repeated[utt_id] = row
         repeated |= {f"{utt_id}{CROP}{number})": row for number in range(2, num_crops + 1)}
     return repeated
+
+
+def crops_of(duration_s: float, crop_every_s: float) -> int:
+    """Return the number of crops of an utterance in an epoch."""
+    return max(1, int(duration_s / crop_every_s)) if crop_every_s else 1
+
+
+def count_crops(manifest: Path, crop_every_s: float) -> int:
+    """Return the number of crops of a manifest in an epoch."""
+    return sum(crops_of(duration_s, crop_every_s) for duration_s in read_manifest(manifest)["duration"])
 
 
 class SpeakerBatches(Sampler[list[int]]):
@@ -118,15 +133,25 @@ class SpeakerBatches(Sampler[list[int]]):
     batch_size : utterances per batch.
     utterances_per_speaker : at least 2; divides ``batch_size``.
     seed : of the draws.
+    process, num_processes : yield this one's equal part of each batch, of whole speakers; all by default.
 
     Raises
     ------
     InputError : such batches cannot be filled, or a speaker has too few utterances.
     """
 
-    def __init__(self, speakers: Sequence[str], batch_size: int, utterances_per_speaker: int, seed: int) -> None:
+    def __init__(
+        self,
+        speakers: Sequence[str],
+        batch_size: int,
+        utterances_per_speaker: int,
+        seed: int,
+        process: int = 0,
+        num_processes: int = 1,
+    ) -> None:
         self.per_speaker = utterances_per_speaker
         self.speakers_per_batch, rest = divmod(batch_size, utterances_per_speaker)
+        self.part = slice(process * batch_size // num_processes, (process + 1) * batch_size // num_processes)
         self.num_batches = len(speakers) // batch_size
         self.seed = seed
         self.epoch = 0
@@ -167,22 +192,34 @@ class SpeakerBatches(Sampler[list[int]]):
                 if len(waiting[speaker]) < self.per_speaker:
                     waiting[speaker] = rng.sample(self.rows_of[speaker], len(self.rows_of[speaker]))
                 batch += [waiting[speaker].pop() for _ in range(self.per_speaker)]
-            yield batch
+            yield batch[self.part]
 
 
-def train_loader_options(hparams: dict, speakers: Sequence[str]) -> dict:
-    """Return the options of the training loader: ``dataloader_options``, perhaps with ``SpeakerBatches``.
+def train_loader_options(hparams: dict, speakers: Sequence[str], device: str) -> dict:
+    """Return the options of the training loader for this process's equal part of each batch.
 
-    ``speakers`` (utterances,) are those of the training part. Raises InputError if it does not fill a batch.
+    These are ``dataloader_options`` with a sampler, or with ``SpeakerBatches``. A step takes the same utterances with
+    any number of processes. ``speakers`` (utterances,) are those of the training part. Raises InputError if it does not
+    fill a batch, or the processes cannot share one equally.
     """
     options, per_speaker = dict(hparams["dataloader_options"]), hparams["utterances_per_speaker"]
+    options["num_workers"] = resolve_num_workers(options["num_workers"], device)
     if len(speakers) < options["batch_size"]:
         raise InputError(
             f"training part: expected at least one batch of {options['batch_size']} utterances, found "
             f"{len(speakers)}; give a smaller --batch_size"
         )
+    process, num_processes = process_number()
+    check_batch(options["batch_size"], num_processes)
     if per_speaker:
+        check_batch(options["batch_size"] // per_speaker, num_processes)
         batch_size = options.pop("batch_size")
         options = {key: value for key, value in options.items() if key not in ("shuffle", "drop_last")}
-        options["batch_sampler"] = SpeakerBatches(speakers, batch_size, per_speaker, hparams["seed"])
-    return options
+        batches = SpeakerBatches(speakers, batch_size, per_speaker, hparams["seed"], process, num_processes)
+        return options | {"batch_sampler": batches}
+    order = ReproducibleRandomSampler(speakers, hparams["seed"])
+    if num_processes > 1:
+        order = DistributedSamplerWrapper(
+            order, num_replicas=num_processes, rank=process, shuffle=False, drop_last=True
+        )
+    return options | {"sampler": order, "shuffle": False, "batch_size": options["batch_size"] // num_processes}

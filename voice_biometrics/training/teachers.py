@@ -39,7 +39,7 @@ from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json
 from voice_biometrics.common.manifest import data_roots, read_manifest
-from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, embed
+from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, computed_side_by_side, embed
 from voice_biometrics.training.dataio import CropReader, whole_utterance
 from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, TeacherTargets, manifest_sha256
 
@@ -201,7 +201,7 @@ def _load_model_folder(folder: Path) -> Teacher:
     import onnxruntime  # here, since training needs it for nothing else
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = 1  # batches are embedded side by side
     session = onnxruntime.InferenceSession(folder / "embedder.onnx", options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0].name
     name = f"model {folder.name}, sha256 {_checksum([folder / 'embedder.onnx'])}"
@@ -256,10 +256,8 @@ def embed_with_teacher(
     for speed_number, speed in enumerate(speeds):
         waiting = [row for row in range(len(utterances)) if not progress.is_done(speed_number, row)]
         bar = tqdm(total=len(waiting), desc=f"teacher, speed {speed:g}", unit="utt", dynamic_ncols=True)
-        for batch in _batches([rows[utterances[row]] for row in waiting], speed):
-            numbers = [waiting[number] for number in batch]
-            waves = np.stack([_read(rows[utterances[row]], replacements, speed) for row in numbers])
-            embeddings = teacher.embed(waves)
+        batches = _read_batches({row: rows[utterances[row]] for row in waiting}, replacements, speed)
+        for numbers, embeddings in computed_side_by_side(teacher.embed, batches, device):
             if not np.isfinite(embeddings).all():
                 bad = numbers[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
                 raise InputError(f"utterance {utterances[bad]}: its embedding by {teacher.name} is not finite")
@@ -315,13 +313,18 @@ def _num_samples(row: Mapping, speed: float) -> int:
     return round(steps * LENGTH_STEP_S * SAMPLE_RATE)
 
 
-def _batches(rows: Sequence[Mapping], speed: float) -> Iterator[list[int]]:
-    """Yield the numbers of rows that are embedded together, all of the same length."""
-    lengths = np.array([_num_samples(row, speed) for row in rows], int)
+def _read_batches(
+    rows: Mapping[int, Mapping], replacements: Mapping[str, str], speed: float
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield the numbers of rows that are embedded together, and their waves (utterances, samples)."""
+    numbers = np.array(list(rows))
+    lengths = np.array([_num_samples(row, speed) for row in rows.values()], int)
     for length in np.unique(lengths):
-        numbers = np.flatnonzero(lengths == length)
+        alike = numbers[lengths == length].tolist()
         size = max(1, int(BATCH_S * SAMPLE_RATE / length))
-        yield from (numbers[start : start + size].tolist() for start in range(0, len(numbers), size))
+        for start in range(0, len(alike), size):
+            batch = alike[start : start + size]
+            yield batch, np.stack([_read(rows[number], replacements, speed) for number in batch])
 
 
 def _read(row: Mapping, replacements: Mapping[str, str], speed: float) -> np.ndarray:

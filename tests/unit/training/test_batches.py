@@ -3,8 +3,10 @@
 from collections import Counter
 
 import pytest
+from torch.utils.data import DataLoader
 
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.training import dataio
 from voice_biometrics.training.dataio import SpeakerBatches, train_loader_options
 
 SPEAKERS = [name for name, count in (("a", 4), ("b", 9), ("c", 5), ("d", 2), ("e", 4)) for _ in range(count)]
@@ -54,13 +56,34 @@ def test_batches_that_cannot_be_filled_are_refused(batch_size, per_speaker, foun
         SpeakerBatches(SPEAKERS, batch_size, per_speaker, seed=0)
 
 
-def test_without_speaker_batches_the_utterances_are_shuffled():
-    options = {"batch_size": 6, "num_workers": 0, "shuffle": True, "drop_last": True}
-    hparams = {"dataloader_options": options, "utterances_per_speaker": 0, "seed": 0}
-    assert train_loader_options(hparams, SPEAKERS) == options
-    assert train_loader_options(hparams | {"utterances_per_speaker": 2}, SPEAKERS).keys() == {
-        "num_workers",
-        "batch_sampler",
-    }
+def loaded(monkeypatch, per_speaker: int, num_processes: int, batch_size: int = 12) -> list[list[set[int]]]:
+    """Return the rows of each batch of an epoch, in each process."""
+    options = {"batch_size": batch_size, "num_workers": "auto", "shuffle": True, "drop_last": True}
+    hparams = {"dataloader_options": options, "utterances_per_speaker": per_speaker, "seed": 0}
+    found = []
+    for process in range(num_processes):
+        monkeypatch.setattr(dataio, "process_number", lambda number=process: (number, num_processes))
+        given = train_loader_options(hparams, SPEAKERS[:23] + ["e"], "cpu")
+        sampler = given.get("batch_sampler") or given["sampler"]
+        sampler.set_epoch(1)
+        loader = DataLoader(range(24), **given)
+        found.append([set(batch.tolist()) for batch in loader])
+    return found
+
+
+@pytest.mark.parametrize("per_speaker", [0, 2])
+def test_processes_share_each_batch_of_one_process(monkeypatch, per_speaker):
+    (whole,) = loaded(monkeypatch, per_speaker, 1, batch_size=8)
+    shared = loaded(monkeypatch, per_speaker, 2, batch_size=8)
+    assert [len(batch) for batch in whole] == [8, 8, 8]
+    assert [len(batch) for part in shared for batch in part] == 6 * [4]
+    assert [first | second for first, second in zip(*shared, strict=True)] == whole
+
+
+def test_batches_that_cannot_be_shared_or_filled_are_refused(monkeypatch):
+    with pytest.raises(InputError, match="batch_size 8.*3 processes"):
+        loaded(monkeypatch, 0, 3, batch_size=8)
+    with pytest.raises(InputError, match="2 processes"):
+        loaded(monkeypatch, 2, 2, batch_size=6)  # 3 speakers
     with pytest.raises(InputError, match="smaller --batch_size"):
-        train_loader_options(hparams, SPEAKERS[:5])
+        loaded(monkeypatch, 0, 1, batch_size=25)
