@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -50,10 +51,11 @@ class Page:
 
     def wait(self, condition, what: str):
         """Return what ``condition`` returns once it is true; elements may be replaced meanwhile."""
-        from selenium.common.exceptions import StaleElementReferenceException
-
         waiting = WebDriverWait(self.driver, WAIT_S, 0.05, [StaleElementReferenceException])
-        return waiting.until(lambda _: condition(), f"{what}; the page says: {self.text()!r}")
+        try:
+            return waiting.until(lambda _: condition())
+        except TimeoutException as error:
+            raise AssertionError(f"not found: {what}; the page says {self.text()!r}") from error
 
     def text(self) -> str:
         """Return the text of the panel."""

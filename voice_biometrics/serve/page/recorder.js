@@ -72,7 +72,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     levels.push(...frameLevels(block, rate));
     root.dataset.frames = levels.length; // for tests
     const level = levelOf(block);
-    heights.push(meterHeight(level));
+    heights.push(meterHeight(level) ** 1.7); // quiet and loud parts look different
     fill(root.querySelector(".bars"), heights.slice(-NUM_BARS));
     const meter = root.querySelector(".meter");
     meter.setAttribute("aria-valuenow", Math.round(Math.max(-60, level)));
@@ -111,7 +111,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     show(
       "review",
       bars(waveform(samples, NUM_BARS)),
-      element("p", { class: "facts" }, `${seconds(speech)} of speech`, element("span", {}, `${Math.round(level)} dB`)),
+      element("p", { class: "facts" }, `${seconds(speech)} of speech`, element("span", {}, `level ${Math.round(level)} dB`.replace("-", "−"))),
       checks.map((check) => alertBox(check.message)),
       problem,
       element("div", { class: "row centred" }, playButton(wav), again, isUsable && use),

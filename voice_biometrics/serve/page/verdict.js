@@ -1,7 +1,7 @@
 /** A verdict on the page: decision, scale, error rates, warnings. */
 
 import { element, icon } from "./dom.js";
-import { describeVerdict, perCent, scaleOf, signed, useName } from "./voice.js";
+import { describeVerdict, perCent, perCentRange, scaleOf, signed, useName } from "./voice.js";
 
 /**
  * Return the section of a verdict.
@@ -47,7 +47,7 @@ function scaleView({ points, llr, use }) {
     node.style.left = `${100 * position}%`;
     return node;
   };
-  const marks = scale.marks.toSorted((a, b) => a.position - b.position);
+  const marks = [...scale.marks].sort((a, b) => a.position - b.position);
   const decisive = marks.find((mark) => mark.use === use);
   const accepting = at(element("div", { class: "accepting" }), decisive.position);
   const words = marks.map((mark) => `${useName(mark.use)} ${signed(mark.threshold)}`).join(", ");
@@ -78,9 +78,9 @@ function candidatesView(candidates) {
 function pointView(point, { llr, use }) {
   const isAccepted = llr >= point.threshold;
   const rows = [
-    ["Threshold", signed(point.threshold)],
-    ["False accepts", point.far === null ? `at most ${perCent(point.max_far)}` : perCent(point.far, point.far_interval)],
-    ["False rejects", perCent(point.frr, point.frr_interval)],
+    ["Threshold", [signed(point.threshold)]],
+    ["False accepts", point.far === null ? [`at most ${perCent(point.max_far)}`] : rate(point.far, point.far_interval)],
+    ["False rejects", rate(point.frr, point.frr_interval)],
   ];
   return element(
     "section",
@@ -91,8 +91,12 @@ function pointView(point, { llr, use }) {
       element("h3", {}, useName(point.use)),
       element("span", { class: `badge ${isAccepted ? "yes" : "no"}` }, icon(isAccepted ? "check" : "cross"), isAccepted ? "accepts" : "rejects"),
     ),
-    element("dl", {}, ...rows.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value)))),
+    element("dl", {}, ...rows.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, ...value)))),
     point.use === use && element("p", { class: "small" }, "This threshold decides."),
     point.is_extrapolated && element("p", { class: "small" }, "Beyond what was measured: extrapolated."),
   );
+}
+
+function rate(estimate, interval) {
+  return [perCent(estimate), interval && element("span", {}, ` ${perCentRange(interval)}`)].filter(Boolean);
 }

@@ -191,7 +191,7 @@ export function levelOf(samples) {
 
 /** Return the level that 5 % of the frames exceed. */
 export function loudLevel(levels) {
-  return levels.length ? levels.toSorted((a, b) => a - b)[Math.floor(0.95 * (levels.length - 1))] : -120;
+  return levels.length ? [...levels].sort((a, b) => a - b)[Math.floor(0.95 * (levels.length - 1))] : -120;
 }
 
 /** Return the duration without pauses, seconds, of the frames with these levels; steady noise counts as speech. */
@@ -263,13 +263,13 @@ export function checkRecording(samples, rate, limits) {
   return { speechSeconds: speech, level, checks };
 }
 
-/** Return the peak of each of `numBars` equal parts, relative to the highest. */
+/** Return the peak of each of `numBars` equal parts, relative to the highest; noise that is hardly heard stays low. */
 export function waveform(samples, numBars) {
   const bars = Array.from({ length: numBars }, (_, bar) => {
     const [start, stop] = [bar, bar + 1].map((edge) => Math.floor((edge * samples.length) / numBars));
     return samples.subarray(start, stop).reduce((peak, sample) => Math.max(peak, Math.abs(sample)), 0);
   });
-  const highest = Math.max(...bars, 1e-4);
+  const highest = Math.max(...bars, 0.02);
   return bars.map((bar) => bar / highest);
 }
 
@@ -299,10 +299,18 @@ export function counted(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-/** Return a rate, a fraction, in per cent with two digits: "0.0098 %", "27 %"; and its interval: "(19 to 38)". */
-export function perCent(rate, interval = null) {
-  const digits = (fraction) => String(Number((100 * fraction).toPrecision(2)).toLocaleString("en", { maximumSignificantDigits: 2 }));
-  return `${digits(rate)} %` + (interval ? ` (${digits(interval[0])} to ${digits(interval[1])})` : "");
+/** Return a rate, a fraction, in per cent with two digits: "0.0098 %", "27 %". */
+export function perCent(rate) {
+  return `${twoDigits(100 * rate)} %`;
+}
+
+/** Return an interval of a rate in per cent: "19 to 38 %". */
+export function perCentRange([lower, upper]) {
+  return `${twoDigits(100 * lower)} to ${twoDigits(100 * upper)} %`;
+}
+
+function twoDigits(number) {
+  return number.toLocaleString("en", { maximumSignificantDigits: 2 });
 }
 
 /** Return "+5.69", "−0.40". */
