@@ -354,6 +354,7 @@ def groups(size: int, seed: int, trials: Path) -> Callable:
     import pandas as pd
 
     from voice_biometrics.evaluation.groups import measure_groups
+    from voice_biometrics.scoring.scored_trials import ScoredTrials
 
     rng = np.random.default_rng(seed)
     speaker = np.repeat(np.arange(200), 20)
@@ -367,7 +368,7 @@ def groups(size: int, seed: int, trials: Path) -> Callable:
     is_target = speaker[enrol] == speaker[test]
     scores = pd.DataFrame({"enrol_id": utt_ids[enrol], "test_id": utt_ids[test], "target": is_target.astype(np.int8)})
     scores["score"] = rng.normal(size=size) + 3.0 * is_target
-    return lambda: measure_groups(scores, manifest, threshold=1.5, num_replicates=NUM_REPLICATES)
+    return lambda: measure_groups(ScoredTrials("clean", scores, manifest), scores["score"].to_numpy(), threshold=1.5)
 
 
 JOBS = {

@@ -9,9 +9,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.metrics.bootstrap import NUM_REPLICATES, Difference, Eer, FrrAtFar, MinDcf, SpeakerBootstrap
+from voice_biometrics.metrics.bootstrap import Difference, Eer, FrrAtFar, MinDcf
 from voice_biometrics.metrics.error_rates import USUAL_COSTS, Cost, SupportedFrr, error_rates
-from voice_biometrics.scoring.scored_trials import id_codes, trial_keys, utterance_rows, without_repeated
+from voice_biometrics.scoring.scored_trials import ScoredTrials, id_codes, trial_keys
 
 MAX_FAR = 0.01  # FVC's FMR100
 
@@ -32,48 +32,40 @@ class ComparedFigure:
     remark: str
 
 
-def align_scores(
-    scores_a: pd.DataFrame, scores_b: pd.DataFrame, names: tuple[str, str] = ("A", "B")
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the trials of both systems, each once, in the order of A.
+def align_scores(scores: pd.DataFrame, other: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the trials of another system in the order of this one's.
 
     Arguments
     ---------
-    scores_a, scores_b : tables with ``enrol_id``, ``test_id``, ``target`` (1 or 0), ``score``, in any order.
-    names : names of the systems for errors, e.g. their files.
+    scores, other : tables with ``enrol_id``, ``test_id``, ``target`` (1 or 0), ``score``, each trial once.
+    name : of the other system for errors, e.g. its file.
 
     Raises
     ------
-    InputError : a trial is in one system only (their numbers and an example are named), has another label in the
-        other system, or is repeated with another score or label.
+    InputError : a trial is in one system only (their numbers and an example are named), or has another label.
     """
-    a, b = without_repeated(scores_a, names[0]), without_repeated(scores_b, names[1])
-    key_a, key_b = trial_keys([a, b])
-    order_a, order_b = np.argsort(key_a), np.argsort(key_b)
-    if not np.array_equal(key_a[order_a], key_b[order_b]):
-        only = [_only_in(a, ~np.isin(key_a, key_b), names[0]), _only_in(b, ~np.isin(key_b, key_a), names[1])]
+    key, key_other = trial_keys([scores, other])
+    order, order_other = np.argsort(key), np.argsort(key_other)
+    if not np.array_equal(key[order], key_other[order_other]):
+        only = [
+            _only_in(scores, ~np.isin(key, key_other), "this system"), _only_in(other, ~np.isin(key_other, key), name)
+        ]  # fmt: skip
         raise InputError(f"the systems differ in their trials: {'; '.join(only)}; score the same list with both")
-    place = np.empty_like(order_b)
-    place[order_a] = order_b
-    b = b.iloc[place].reset_index(drop=True)
-    differs = a["target"].to_numpy() != b["target"].to_numpy()
+    place = np.empty_like(order_other)
+    place[order] = order_other
+    other = other.iloc[place].reset_index(drop=True)
+    differs = scores["target"].to_numpy() != other["target"].to_numpy()
     if differs.any():
-        trial = a.iloc[int(np.argmax(differs))]
+        trial = scores.iloc[int(np.argmax(differs))]
         raise InputError(
-            f"trial {trial['enrol_id']} {trial['test_id']} has target {trial['target']} in {names[0]}, "
-            f"{1 - trial['target']} in {names[1]} ({np.count_nonzero(differs):,} such trials): correct the labels"
+            f"trial {trial['enrol_id']} {trial['test_id']} has target {trial['target']} in this system, "
+            f"{1 - trial['target']} in {name} ({np.count_nonzero(differs):,} such trials): correct the labels"
         )
-    return a, b
+    return other
 
 
 def compare_systems(
-    scores_a: pd.DataFrame,
-    scores_b: pd.DataFrame,
-    speaker_of: pd.Series,
-    costs: Sequence[Cost] = USUAL_COSTS,
-    *,
-    names: tuple[str, str] = ("A", "B"),
-    num_replicates: int = NUM_REPLICATES,
+    trials: ScoredTrials, other: np.ndarray, costs: Sequence[Cost] = USUAL_COSTS
 ) -> list[ComparedFigure]:
     """Return EER, minDCF at each prior and FRR at FAR 1 % of two systems, with their differences.
 
@@ -82,61 +74,25 @@ def compare_systems(
 
     Arguments
     ---------
-    scores_a, scores_b, names : as ``align_scores``.
-    speaker_of : speaker of each utterance, indexed by its ID; without a manifest, ``speakers_of_targets``.
-    costs : for minDCF.
-    num_replicates : of the bootstrap over speakers.
-
-    Raises
-    ------
-    InputError : as ``align_scores`` and ``SpeakerBootstrap``; an utterance has no speaker.
+    trials : of system A. other : (trials,) float, the scores of system B. costs : for minDCF.
     """
-    a, b = align_scores(scores_a, scores_b, names)
-    speakers = [speaker_of.to_numpy()[rows] for rows in utterance_rows(a, speaker_of.index)]
-    bootstrap = SpeakerBootstrap(a["target"].to_numpy() == 1, *speakers, num_replicates=num_replicates)
-    values = [table["score"].to_numpy() for table in (a, b)]
-    rates = [error_rates(scores, bootstrap.is_target) for scores in values]
-    at_fars = [SupportedFrr.of(each, MAX_FAR) for each in rates]
+    rates = trials.rates, error_rates(other, trials.is_target)
+    support = SupportedFrr.of(rates[0], MAX_FAR)
     measures = {"EER": Eer()} | {f"minDCF, {cost.in_words()}": MinDcf(*cost) for cost in costs}
-    figures = {"EER": [each.equal_error_rate()[0] for each in rates]}
-    figures |= {f"minDCF, {cost.in_words()}": [each.min_dcf(*cost)[0] for each in rates] for cost in costs}
     at_far = f"FRR at FAR {100 * MAX_FAR:g} %"
-    if at_fars[0].frr is not None:
-        measures[at_far], figures[at_far] = FrrAtFar(MAX_FAR), [each.frr for each in at_fars]
-    found = bootstrap.differences(*values, measures)
+    if support.frr is not None:
+        measures[at_far] = FrrAtFar(MAX_FAR)
+    found = trials.bootstrap.differences(trials.scores, other, measures)
     return [
         ComparedFigure(
             name,
-            unit="" if name.startswith("minDCF") else "%",
-            value_a=figures[name][0],
-            value_b=figures[name][1],
-            difference=found[name],
-            remark=at_fars[0].remark() if name == at_far else "",
+            "" if isinstance(measure, MinDcf) else "%",
+            *(measure.read(each) for each in rates),
+            found[name],
+            support.remark() if name == at_far else "",
         )
-        for name in measures
+        for name, measure in measures.items()
     ]
-
-
-def comparison_frame(figures: Sequence[ComparedFigure], names: tuple[str, str] = ("A", "B")) -> pd.DataFrame:
-    """Return a table to print: a row per figure, rates in per cent."""
-    rows = []
-    for figure in figures:
-        factor, digits = (100, 2) if figure.unit == "%" else (1, 4)
-        found = figure.difference
-        numbers = (figure.value_a, figure.value_b, found.estimate, found.lower, found.upper)
-        value_a, value_b, difference, lower, upper = (f"{factor * number:.{digits}f}" for number in numbers)
-        rows.append(
-            {
-                "figure": f"{figure.name} ({figure.unit})" if figure.unit else figure.name,
-                names[0]: value_a,
-                names[1]: value_b,
-                "difference": difference,
-                "95 % interval": f"{lower} to {upper}",
-                "p-value": "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
-                "remark": figure.remark,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def speakers_of_targets(scores: pd.DataFrame) -> pd.Series:

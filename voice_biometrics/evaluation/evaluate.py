@@ -1,7 +1,7 @@
 """All figures of a system: error rates of its trials under each condition, with 95 % intervals over speakers."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -18,35 +18,19 @@ MOST_CURVES = 5  # lists of trials with a band of intervals around the DET curve
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreFigures:
-    """Figures of scores, without a calibration.
+class Judged:
+    """A list of trials with its figures; all rates are fractions.
 
-    summary : ready for JSON; see ``score_figures``. rates : every operating point.
-    eer : with its interval. frr_at : FAR -> FRR there, with its interval.
+    summary : all figures, ready for JSON; see ``judge``. eer : with its interval.
+    frr_at : FAR -> FRR there, with its interval. llrs : (trials,) or None. points : use -> FAR, FRR.
     """
 
+    trials: ScoredTrials
     summary: dict
-    rates: ErrorRates
     eer: Interval
     frr_at: dict[float, Interval]
-
-
-@dataclass(frozen=True, eq=False)
-class LlrFigures:
-    """Figures of log-likelihood ratios. ``summary`` is ready for JSON; ``points`` : use -> FAR and FRR."""
-
-    summary: dict
-    points: dict[str, PointResult]
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """A list of trials with its figures; ``by_llr`` and ``llrs`` (trials,) are None without a calibration."""
-
-    trials: ScoredTrials
-    by_score: ScoreFigures
-    by_llr: LlrFigures | None
-    llrs: np.ndarray | None
+    llrs: np.ndarray | None = None
+    points: dict[str, PointResult] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -54,9 +38,9 @@ class Judged:
         return self.trials.name
 
     @property
-    def summary(self) -> dict:
-        """Return all figures, ready for JSON."""
-        return self.by_score.summary | (self.by_llr.summary if self.by_llr else {})
+    def rates(self) -> ErrorRates:
+        """Return every operating point of the scores."""
+        return self.trials.rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,22 +91,19 @@ def evaluate(
 
     Raises
     ------
-    InputError : a speaker is held out and in the trials; or as ``score_figures``.
+    InputError : a speaker is held out and in the trials; or as ``judge``.
     """
     thresholds, why_not = _thresholds(lists[0], held_out, uses, with_durations)
-    fars = band_fars(int(np.count_nonzero(~lists[0].is_target)))
+    fars = band_fars(lists[0].rates.num_nontarget)
     judged = []
     for number, trials in enumerate(lists):
-        by_score, by_llr, llrs = score_figures(trials, costs, fars if number < MOST_CURVES else ()), None, None
-        if thresholds:
-            llrs = thresholds.llrs(trials, are_held_out=held_out is None)
-            by_llr = llr_figures(trials, llrs, thresholds, costs)
-        judged.append(Judged(trials, by_score, by_llr, llrs))
+        found = judge(trials, costs, fars if number < MOST_CURVES else ())
+        judged.append(with_llrs(found, thresholds, costs, are_held_out=held_out is None) if thresholds else found)
     return Evaluation(judged, thresholds, on_itself=held_out is None, not_calibrated=why_not)
 
 
-def score_figures(trials: ScoredTrials, costs: Sequence[Cost], band_fars: Sequence[float] = ()) -> ScoreFigures:
-    """Return the figures that need no calibration; all rates are fractions.
+def judge(trials: ScoredTrials, costs: Sequence[Cost], band_fars: Sequence[float] = ()) -> Judged:
+    """Return the figures that need no calibration.
 
     The summary holds that of ``ErrorRates``; ``rocch_eer`` and ``min_cllr``; ``frr_at_far``, one per usual FAR with
     ``support`` and ``remark``; ``interval`` ([lower, upper], 95 %) beside the EER, each minDCF and each FRR; and
@@ -130,9 +111,8 @@ def score_figures(trials: ScoredTrials, costs: Sequence[Cost], band_fars: Sequen
     """
     bins = PavBins.of(trials.rates)
     at_fars = [SupportedFrr.of(trials.rates, far) for far in USUAL_FARS]
-    known_fars = [at.max_far for at in at_fars if at.frr is not None]
     measures = {"eer": Eer()} | {cost: MinDcf(*cost) for cost in costs}
-    measures |= {("far", far): FrrAtFar(far) for far in (*known_fars, *band_fars)}
+    measures |= {("far", far): FrrAtFar(far) for far in (*USUAL_FARS, *band_fars)}
     found = trials.bootstrap.intervals(trials.scores, measures)
     figures = trials.rates.summary(costs)
     figures |= {"rocch_eer": bins.equal_error_rate(), "min_cllr": bins.min_cllr()}
@@ -141,17 +121,19 @@ def score_figures(trials: ScoredTrials, costs: Sequence[Cost], band_fars: Sequen
     for cost, entry in zip(costs, figures["min_dcf"], strict=True):
         entry["interval"] = _ends(found[cost])
     for entry in figures["frr_at_far"]:
-        if entry["max_far"] in known_fars:
+        if entry["frr"] is not None:
             entry["interval"] = _ends(found["far", entry["max_far"]])
-    return ScoreFigures(figures, trials.rates, found["eer"], {far: found["far", far] for far in band_fars})
+    return Judged(trials, figures, found["eer"], {far: found["far", far] for far in band_fars})
 
 
-def llr_figures(trials: ScoredTrials, llrs: np.ndarray, thresholds: Thresholds, costs: Sequence[Cost]) -> LlrFigures:
-    """Return the figures of calibrated scores, (trials,) log-likelihood ratios.
+def with_llrs(judged: Judged, thresholds: Thresholds, costs: Sequence[Cost], are_held_out: bool) -> Judged:
+    """Add the figures of the log-likelihood ratios; ``are_held_out`` as in ``Thresholds.llrs``.
 
-    The summary holds ``act_dcf``, one ``dcf_entry`` with its ``interval`` per cost; ``cllr`` (bits) and
-    ``cllr_interval``; ``operating_points``: use -> threshold, FAR and FRR with intervals and counts.
+    These are ``act_dcf``, one ``dcf_entry`` with its ``interval`` per cost; ``cllr`` (bits) and ``cllr_interval``;
+    ``operating_points``: use -> threshold, FAR and FRR with intervals and counts.
     """
+    trials = judged.trials
+    llrs = thresholds.llrs(trials, are_held_out)
     found = trials.bootstrap.intervals(llrs, {cost: act_dcf_at(*cost) for cost in costs} | {"cllr": Cllr()})
     act_dcf = [
         dcf_entry(cost, found[cost].estimate, bayes_threshold(*cost)) | {"interval": _ends(found[cost])}
@@ -160,7 +142,7 @@ def llr_figures(trials: ScoredTrials, llrs: np.ndarray, thresholds: Thresholds, 
     points = measure_thresholds(thresholds.points, llrs, trials.bootstrap)
     figures = {"act_dcf": act_dcf, "cllr": cllr(llrs, trials.is_target), "cllr_interval": _ends(found["cllr"])}
     figures["operating_points"] = {use: asdict(result) for use, result in points.items()}
-    return LlrFigures(figures, points)
+    return replace(judged, summary=judged.summary | figures, llrs=llrs, points=points)
 
 
 def _ends(interval: Interval) -> list[float]:
@@ -172,8 +154,9 @@ def _thresholds(
 ) -> tuple[Thresholds | None, str]:
     """Return the thresholds; or None, and why there are none."""
     if held_out is not None:
-        speakers = (np.unique(np.concatenate(trials.speakers())) for trials in (held_out, clean))
+        speakers = (np.unique(np.concatenate(trials.of_sides("spk_id"))) for trials in (held_out, clean))
         check_other_speakers("the held-out trials", *speakers)
+    _ = (held_out or clean).bootstrap  # raises where labels contradict the speakers
     try:
         return Thresholds.from_held_out(held_out or clean, uses, with_durations), ""
     except InputError as error:

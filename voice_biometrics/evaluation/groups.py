@@ -7,17 +7,16 @@ non-targets within each group and across two groups: which impostors are accepte
 All groups share one threshold, as in a product: a group with a far higher FRR is rejected more often.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import COLUMNS as MANIFEST_COLUMNS
-from voice_biometrics.metrics.bootstrap import NUM_REPLICATES, Eer, Interval, SpeakerBootstrap, far_at, frr_at
-from voice_biometrics.scoring.scored_trials import utterance_rows
+from voice_biometrics.metrics.bootstrap import Eer, Interval, SpeakerBootstrap, far_at, frr_at
+from voice_biometrics.scoring.scored_trials import ScoredTrials
 
 MAX_GROUPS = 20  # a column of more words is an identifier or free text
 MAX_PLAIN_NUMBERS = 8  # a column of more numbers is cut into bands
@@ -128,148 +127,105 @@ class GroupReport:
     skipped: dict[str, str]
 
 
-@dataclass(frozen=True, eq=False)
-class _Trials:
-    """Trials, (trials,) each; ``enrol`` and ``test`` are rows of the manifest, ``speakers`` numbers of both sides."""
-
-    score: np.ndarray
-    is_target: np.ndarray
-    enrol: np.ndarray
-    test: np.ndarray
-    speakers: tuple[np.ndarray, np.ndarray]
-
-    @classmethod
-    def of(cls, scores: pd.DataFrame, manifest: pd.DataFrame) -> "_Trials":
-        """Find the utterances of the trials in the manifest, and check their speakers against the labels."""
-        enrol, test = utterance_rows(scores, pd.Index(manifest["ID"]))
-        speaker, names = pd.factorize(manifest["spk_id"])
-        is_target = scores["target"].to_numpy() == 1
-        wrong = (speaker[enrol] == speaker[test]) != is_target
-        if wrong.any():
-            trial = int(np.argmax(wrong))
-            kind = "target" if is_target[trial] else "non-target"
-            raise InputError(
-                f"trial {scores['enrol_id'].iloc[trial]} {scores['test_id'].iloc[trial]} is labelled {kind}, but its "
-                f"speakers are {names[speaker[enrol[trial]]]} and {names[speaker[test[trial]]]} "
-                f"({np.count_nonzero(wrong):,} such trials): correct the labels or the manifest"
-            )
-        return cls(scores["score"].to_numpy(), is_target, enrol, test, (speaker[enrol], speaker[test]))
-
-
-def measure_groups(
-    scores: pd.DataFrame, manifest: pd.DataFrame, threshold: float, *, num_replicates: int = NUM_REPLICATES
-) -> GroupReport:
+def measure_groups(trials: ScoredTrials, scores: np.ndarray, threshold: float) -> GroupReport:
     """Return EER, and FAR and FRR at ``threshold``, for every group of the manifest.
 
     Arguments
     ---------
-    scores : scored trials: ``enrol_id``, ``test_id``, ``target`` (1 or 0), ``score`` (finite).
-    manifest : utterances: ``ID``, ``spk_id``, metadata columns, and ``duration`` (seconds) if known.
+    trials : with the metadata columns, and ``duration`` (seconds) if known, of their utterances.
+    scores : (trials,) finite float, the scores or LLRs that the threshold applies to.
     threshold : accept from this score.
-    num_replicates : of the bootstrap over speakers.
 
-    Raises
-    ------
-    InputError : an utterance of a trial is not in the manifest, a label is contradicted by its speakers, or, for all
-        trials together, as ``SpeakerBootstrap``.
+    Raises InputError as ``ScoredTrials.bootstrap``.
     """
-    trials = _Trials.of(scores, manifest)
-
-    bar = tqdm(desc="groups", unit="group", delay=2)
-
-    def measured(name: str, chosen: np.ndarray) -> GroupResult:
-        bar.update()
-        return _measure(name, trials, chosen, threshold, num_replicates)
-
-    overall = _rates(_counted("all trials", trials, slice(None)), trials, slice(None), threshold, num_replicates)
-    used = np.union1d(trials.enrol, trials.test)
+    manifest, (enrol, test) = trials.utterances, trials.rows
+    speaker = pd.factorize(manifest["spk_id"])[0]
+    found = _Trials(scores, trials.is_target, speaker[enrol], speaker[test], threshold)
+    overall = found.rates(found.count("all trials", slice(None)), slice(None), trials.bootstrap)
+    used = np.union1d(enrol, test)
     tables, skipped = [], {}
-    for column in [column for column in manifest.columns if column not in MANIFEST_COLUMNS]:
-        groups, remark = group_utterances(column, manifest[column].iloc[used])
-        if groups is None:
-            skipped[column] = remark
-            continue
-        groups = _spread_out(groups, used, len(manifest))
-        for title, members in _tables(column, groups, trials):
-            tables.append(GroupTable(title, [measured(name, chosen) for name, chosen in members], remark))
-    if "duration" in manifest:
-        duration_s = manifest["duration"].to_numpy()
-        bands = _cut(np.minimum(duration_s[trials.enrol], duration_s[trials.test]), DURATION_EDGES, DURATION_BANDS)
-        rows = [measured(name, bands.codes == band) for band, name in enumerate(bands.categories)]
-        tables.append(GroupTable("duration of the shorter side", rows))
-    bar.close()
+    with tqdm(desc="groups", unit="group", delay=2) as bar:
+
+        def add(title: str, members: Iterable[tuple[str, np.ndarray]], remark: str = "") -> None:
+            tables.append(GroupTable(title, [], remark))
+            for name, chosen in members:
+                tables[-1].rows.append(found.measure(name, chosen))
+                bar.update()
+
+        for column in [column for column in manifest.columns if column not in MANIFEST_COLUMNS]:
+            groups, remark = group_utterances(column, manifest[column].iloc[used])
+            if groups is None:
+                skipped[column] = remark
+                continue
+            groups = _spread_out(groups, used, len(manifest))
+            names, sides = groups.categories.tolist(), (groups.codes[enrol], groups.codes[test])
+            add(column, ((name, (sides[0] == code) & (sides[1] == code)) for code, name in enumerate(names)), remark)
+            if len(names) <= MAX_CROSSED_GROUPS:
+                add(f"{column}, non-targets within and across", _crossed(names, sides, found.is_target), remark)
+        if "duration" in manifest:
+            duration_s = manifest["duration"].to_numpy()
+            bands = _cut(np.minimum(duration_s[enrol], duration_s[test]), DURATION_EDGES, DURATION_BANDS)
+            add("duration of the shorter side", ((name, bands == name) for name in bands.categories))
     return GroupReport(threshold, overall, tables, skipped)
 
 
-def _tables(
-    column: str, groups: pd.Categorical, trials: _Trials
-) -> Iterator[tuple[str, Iterator[tuple[str, np.ndarray]]]]:
-    """Yield the title of each table of a column, with the name and the trials, (trials,) bool, of each row."""
-    enrol, test = groups.codes[trials.enrol], groups.codes[trials.test]
-    names = groups.categories.tolist()
-    yield column, ((name, (enrol == group) & (test == group)) for group, name in enumerate(names))
-    if len(names) <= MAX_CROSSED_GROUPS:
-        low, high = np.minimum(enrol, test), np.maximum(enrol, test)
-        pairs = zip(*np.triu_indices(len(names)), strict=True)
-        yield (
-            f"{column}, non-targets within and across",
-            ((f"{names[a]}–{names[b]}", trials.is_target | ((low == a) & (high == b))) for a, b in pairs),
-        )
+def _crossed(
+    names: list[str], sides: tuple[np.ndarray, np.ndarray], is_target: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name of each pair of groups, and all targets with the non-targets between the two, (trials,) bool."""
+    low, high = np.sort(sides, axis=0)
+    for a, b in zip(*np.triu_indices(len(names)), strict=True):
+        yield f"{names[a]}–{names[b]}", is_target | ((low == a) & (high == b))
 
 
-def _counted(name: str, trials: _Trials, chosen: np.ndarray | slice) -> GroupResult:
-    """Count the speakers and trials of a group."""
-    is_target, speakers = trials.is_target[chosen], [side[chosen] for side in trials.speakers]
-    num_target = int(np.count_nonzero(is_target))
-    return GroupResult(
-        name,
-        num_speakers=pd.unique(np.concatenate(speakers)).size,
-        num_target_speakers=pd.unique(speakers[0][is_target]).size,
-        num_target=num_target,
-        num_nontarget=is_target.size - num_target,
-    )
+@dataclass(frozen=True, eq=False)
+class _Trials:
+    """Scores, labels and speakers (numbers) of the trials, (trials,) each."""
+
+    score: np.ndarray
+    is_target: np.ndarray
+    enrol_speaker: np.ndarray
+    test_speaker: np.ndarray
+    threshold: float
+
+    def count(self, name: str, chosen: np.ndarray | slice) -> GroupResult:
+        """Count the speakers and trials of a group."""
+        is_target, enrol, test = self.is_target[chosen], self.enrol_speaker[chosen], self.test_speaker[chosen]
+        num_target = int(np.count_nonzero(is_target))
+        num_speakers, num_target_speakers = np.union1d(enrol, test).size, np.unique(enrol[is_target]).size
+        return GroupResult(name, num_speakers, num_target_speakers, num_target, is_target.size - num_target)
+
+    def measure(self, name: str, chosen: np.ndarray) -> GroupResult:
+        """Measure one group, (trials,) bool, or give the reason why it cannot be."""
+        counted = self.count(name, chosen)
+        if counted.num_target and counted.num_nontarget:
+            speakers = self.enrol_speaker[chosen], self.test_speaker[chosen]
+            return self.rates(counted, chosen, SpeakerBootstrap(self.is_target[chosen], *speakers))
+        if not (counted.num_target or counted.num_nontarget):
+            return replace(counted, remark="no trial has both sides in it")
+        missing = "non-target" if counted.num_target else "target"
+        single = "a single speaker, so " if counted.num_speakers == 1 else ""
+        return replace(counted, remark=f"{single}no {missing} trials")
+
+    def rates(self, counted: GroupResult, chosen: np.ndarray | slice, bootstrap: SpeakerBootstrap) -> GroupResult:
+        """Add the error rates to a group's counts."""
+        measures = {"eer": Eer(), "far": far_at(self.threshold), "frr": frr_at(self.threshold)}
+        found = bootstrap.intervals(self.score[chosen], measures)
+        for name, interval in found.items():
+            if interval.lower == interval.upper:  # every usable draw of speakers was the same, so nothing is known
+                found[name] = replace(interval, lower=0.0, upper=1.0)
+        few = counted.num_target_speakers < FEW_SPEAKERS
+        return replace(counted, **found, remark="few speakers: the intervals are rough" if few else "")
 
 
-def _measure(name: str, trials: _Trials, chosen: np.ndarray, threshold: float, num_replicates: int) -> GroupResult:
-    """Measure one group, or give the reason why it cannot be."""
-    counted = _counted(name, trials, chosen)
-    if counted.num_target and counted.num_nontarget:
-        return _rates(counted, trials, chosen, threshold, num_replicates)
-    if not (counted.num_target or counted.num_nontarget):
-        return replace(counted, remark="no trial has both sides in it")
-    missing = "non-target" if counted.num_target else "target"
-    single = "a single speaker, so " if counted.num_speakers == 1 else ""
-    return replace(counted, remark=f"{single}no {missing} trials")
-
-
-def _rates(
-    counted: GroupResult, trials: _Trials, chosen: np.ndarray | slice, threshold: float, num_replicates: int
-) -> GroupResult:
-    """Add the error rates to a group's counts."""
-    speakers = [side[chosen] for side in trials.speakers]
-    bootstrap = SpeakerBootstrap(trials.is_target[chosen], *speakers, num_replicates=num_replicates)
-    measures = {"eer": Eer(), "far": far_at(threshold), "frr": frr_at(threshold)}
-    found = bootstrap.intervals(trials.score[chosen], measures)
-    for name, interval in found.items():
-        if interval.lower == interval.upper:  # every usable draw of speakers was the same, so nothing is known
-            found[name] = replace(interval, lower=0.0, upper=1.0)
-    few = counted.num_target_speakers < FEW_SPEAKERS
-    return replace(counted, **found, remark="few speakers: the intervals are rough" if few else "")
-
-
-def worst_speakers(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: float, count: int = 10) -> pd.DataFrame:
+def worst_speakers(trials: ScoredTrials, scores: np.ndarray, threshold: float, count: int = 10) -> pd.DataFrame:
     """Return the speakers with the highest mean of FRR and FAR, the worst first.
 
     A speaker's FRR is over the speaker's target trials, the FAR over the non-target trials with the speaker on either
     side. A rate without trials is left out of the mean. Of speakers with equal means the one with more errors comes
     first, then the name decides; speakers without an error are not listed.
 
-    Arguments
-    ---------
-    scores : scored trials: ``enrol_id``, ``test_id``, ``target`` (1 or 0), ``score``.
-    manifest : utterances: ``ID``, ``spk_id``.
-    threshold : accept from this score.
-    count : rows to return at most.
+    Arguments: as ``measure_groups``; at most ``count`` speakers.
 
     Returns
     -------
@@ -277,20 +233,16 @@ def worst_speakers(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: floa
     ``num_false_accepts``, ``far`` (fractions, NaN without trials); ``mean_error``; ``confused_with``, the speaker with
     the most of these false accepts (between equals the highest share of the two speakers' trials), and
     ``num_confused`` of ``num_met`` trials with that speaker. ``confused_with`` is None without a false accept.
-
-    Raises
-    ------
-    InputError : an utterance of a trial is not in the manifest.
     """
-    codes, names = pd.factorize(manifest["spk_id"], sort=True)
-    enrol, test = (codes[rows] for rows in utterance_rows(scores, pd.Index(manifest["ID"])))
-    is_target, accepted = scores["target"].to_numpy() == 1, scores["score"].to_numpy() >= threshold
+    codes, names = pd.factorize(trials.utterances["spk_id"], sort=True)
+    enrol, test = (codes[rows] for rows in trials.rows)
+    is_target, accepted = trials.is_target, scores >= threshold
     table = _rates_by_speaker(np.asarray(names), enrol, test, is_target, accepted)
     num_errors = table["num_false_rejects"] + table["num_false_accepts"]
     order = np.lexsort((table["spk_id"], -num_errors, -table["mean_error"]))
     table = table.iloc[order[num_errors.to_numpy()[order] > 0][:count]]
-    sides = np.sort([enrol, test], axis=0)[:, ~is_target]
-    met = pd.DataFrame({"first": sides[0], "second": sides[1], "confused": accepted[~is_target]})
+    first, second = np.sort([enrol, test], axis=0)[:, ~is_target]
+    met = pd.DataFrame({"first": first, "second": second, "confused": accepted[~is_target]})
     pairs = met.groupby(["first", "second"])["confused"].agg(num_met="size", num_confused="sum").reset_index()
     confused = [_most_confused(pairs, speaker) for speaker in table.index]
     table["confused_with"] = [None if other is None else names[other] for other, _, _ in confused]
@@ -303,15 +255,15 @@ def _rates_by_speaker(
 ) -> pd.DataFrame:
     """Count each speaker's trials and errors: a target trial has one speaker, a non-target trial two."""
 
-    def count(chosen: np.ndarray, sides: list[np.ndarray]) -> np.ndarray:
+    def count(chosen: np.ndarray, *sides: np.ndarray) -> np.ndarray:
         return sum(np.bincount(side[chosen], minlength=names.size) for side in sides)
 
     table = pd.DataFrame({"spk_id": names})
-    table["num_target"] = count(is_target, [enrol])
-    table["num_false_rejects"] = count(is_target & ~accepted, [enrol])
+    table["num_target"] = count(is_target, enrol)
+    table["num_false_rejects"] = count(is_target & ~accepted, enrol)
     table["frr"] = table["num_false_rejects"] / table["num_target"]
-    table["num_nontarget"] = count(~is_target, [enrol, test])
-    table["num_false_accepts"] = count(~is_target & accepted, [enrol, test])
+    table["num_nontarget"] = count(~is_target, enrol, test)
+    table["num_false_accepts"] = count(~is_target & accepted, enrol, test)
     table["far"] = table["num_false_accepts"] / table["num_nontarget"]
     return table.assign(mean_error=table[["frr", "far"]].mean(axis=1))
 
@@ -325,37 +277,20 @@ def _most_confused(pairs: pd.DataFrame, speaker: int) -> tuple[int | None, int, 
     return int(second if first == speaker else first), int(num_confused), int(num_met)
 
 
-def worst_trials(scores: pd.DataFrame, manifest: pd.DataFrame, threshold: float, count: int = 20) -> pd.DataFrame:
-    """Return the most confident errors: non-targets far above the threshold and targets far below, the farthest first.
+def worst_trials(trials: ScoredTrials, scores: np.ndarray, threshold: float, count: int = 10) -> pd.DataFrame:
+    """Return the most confident errors: ``count`` non-targets far above the threshold, and ``count`` targets far below.
 
-    Arguments
-    ---------
-    scores, threshold, count : as ``worst_speakers``. manifest : utterances: ``ID``, ``spk_id``, and ``wav`` if known.
-
-    Returns
-    -------
-    A row per trial: ``error`` ("false accept" or "false reject"), ``score``, ``distance`` from the threshold, and of
-    both sides ``enrol_id, enrol_spk_id, enrol_wav, test_id, test_spk_id, test_wav``. Trials at equal distance keep
-    their order.
-
-    Raises
-    ------
-    InputError : an utterance of a trial is not in the manifest.
+    Arguments: as ``measure_groups``. Returns a row per trial: ``error`` ("false accept" or "false reject"), ``score``,
+    and of both sides ``enrol_id, enrol_spk_id, enrol_wav, test_id, test_spk_id, test_wav`` (``wav`` if known). Of each
+    kind the farthest comes first; trials at equal distance keep their order.
     """
-    is_target, score = scores["target"].to_numpy() == 1, scores["score"].to_numpy()
-    wrong = np.flatnonzero(is_target != (score >= threshold))
-    distance = np.abs(score[wrong] - threshold)
-    order = np.argsort(-distance, kind="stable")[:count]
-    worst = scores.iloc[wrong[order]]
-    table = pd.DataFrame(
-        {
-            "error": np.where(worst["target"] == 1, "false reject", "false accept"),
-            "score": worst["score"].to_numpy(),
-            "distance": distance[order],
-        }
-    )
-    for side, rows in zip(("enrol", "test"), utterance_rows(worst, pd.Index(manifest["ID"])), strict=True):
+    is_target, distance = trials.is_target, np.abs(scores - threshold)
+    wrong = is_target != (scores >= threshold)
+    kinds = (np.flatnonzero(wrong & (is_target == kind)) for kind in (False, True))
+    worst = np.concatenate([rows[np.argsort(-distance[rows], kind="stable")[:count]] for rows in kinds])
+    table = pd.DataFrame({"error": np.where(is_target[worst], "false reject", "false accept"), "score": scores[worst]})
+    for side, rows in zip(("enrol", "test"), trials.rows, strict=True):
         for column, name in (("ID", "id"), ("spk_id", "spk_id"), ("wav", "wav")):
-            if column in manifest:
-                table[f"{side}_{name}"] = manifest[column].to_numpy()[rows]
+            if column in trials.utterances:
+                table[f"{side}_{name}"] = trials.utterances[column].to_numpy()[rows[worst]]
     return table

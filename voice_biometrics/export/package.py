@@ -237,8 +237,7 @@ def _further_results(sources: Sequence[ExportedRun], measured: Measured) -> dict
         condition.name: rates_under(measured, score_held_out(sources, "fp32", condition), point)
         for condition in conditions
     }
-    decided = measured.trials.table.assign(score=measured.llrs)
-    groups = measure_groups(decided, measured.trials.utterances, point.threshold)
+    groups = measure_groups(measured.trials, measured.llrs, point.threshold)
     return {"use": use, "conditions": altered, "groups": groups}
 
 

@@ -163,8 +163,8 @@ class SpeakerBootstrap:
 
     Raises
     ------
-    InputError : labels other than 0 and 1, or of one kind only; a missing speaker; labels that the speakers contradict
-        (the first is named); fewer than two speakers.
+    InputError : labels other than 0 and 1, or of one kind only; fewer than two speakers.
+    ValueError : a missing speaker, or labels that the speakers contradict.
 
     Attributes: ``is_target`` (trials,) bool; ``enrol_speaker``, ``test_speaker`` (trials,) int, numbered in the order
     of the speakers' names; ``num_speakers``.
@@ -300,24 +300,16 @@ def draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndarr
 def _number_speakers(
     is_target: np.ndarray, enrol_speaker: np.ndarray, test_speaker: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Number the speakers of both sides in the order of their names, and check them against the labels."""
-    sides = [np.asarray(enrol_speaker), np.asarray(test_speaker)]
-    for side, speakers in zip(("enrolment", "test"), sides, strict=True):
-        if speakers.shape != is_target.shape:
-            raise ValueError(f"{speakers.shape} {side} speakers for {is_target.shape} trials: expected one per trial")
-    codes, names = pd.factorize(np.concatenate(sides), sort=True)
-    if (codes < 0).any():
-        trial = int(np.argmax(codes < 0)) % is_target.size
-        raise InputError(f"trial {trial} (counted from 0) has no speaker on one side: give the speaker of both sides")
-    enrol, test = np.split(codes, 2)
-    wrong = (enrol == test) != is_target
-    if wrong.any():
-        trial = int(np.argmax(wrong))
-        kind = "target" if is_target[trial] else "non-target"
-        raise InputError(
-            f"trial {trial} (counted from 0) is labelled {kind}, but its speakers are {names[enrol[trial]]} and "
-            f"{names[test[trial]]} ({np.count_nonzero(wrong)} such trials): correct the labels or the speakers"
+    """Number the speakers of both sides in the order of their names."""
+    if not is_target.shape == np.shape(enrol_speaker) == np.shape(test_speaker):
+        raise ValueError(
+            f"{np.shape(enrol_speaker)} and {np.shape(test_speaker)} speakers for {is_target.shape} trials: expected "
+            "one per trial and side"
         )
+    codes, names = pd.factorize(np.concatenate([enrol_speaker, test_speaker]), sort=True)
+    enrol, test = np.split(codes, 2)
+    if (codes < 0).any() or ((enrol == test) != is_target).any():
+        raise ValueError("a trial has no speaker on one side, or a label that its speakers contradict")
     if names.size < 2:
         raise InputError(f"{names.size} speaker: an interval over speakers needs two or more")
     return enrol, test, names.size

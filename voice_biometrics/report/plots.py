@@ -30,7 +30,7 @@ from voice_biometrics.common.plot_style import (
     quiet_axes,
     save_figure,
 )
-from voice_biometrics.evaluation.evaluate import Evaluation, ScoreFigures
+from voice_biometrics.evaluation.evaluate import Evaluation, Judged
 from voice_biometrics.evaluation.groups import GroupReport, GroupResult
 from voice_biometrics.metrics.bootstrap import Interval
 from voice_biometrics.metrics.error_rates import ERRORS_FOR_30_PER_CENT, ERRORS_FOR_ANY_CLAIM, checked_trials
@@ -44,7 +44,7 @@ NEAR_1 = 1.0 - 1e-6  # 1 is infinitely far on a normal-deviate axis
 CURVE_POINTS = 1000  # of a curve that is drawn, however many trials there are
 
 
-def det_figure(curves: Mapping[str, ScoreFigures]) -> Figure:
+def det_figure(curves: Mapping[str, Judged]) -> Figure:
     """Draw DET curves on normal-deviate axes, each with its EER as a dot on the diagonal.
 
     ``curves`` : the figures of each system or condition. Rates below the scale are drawn along its edge.
@@ -72,7 +72,7 @@ def det_figure(curves: Mapping[str, ScoreFigures]) -> Figure:
     return figure
 
 
-def roc_figure(name: str, curve: ScoreFigures, points: Mapping[str, PointResult]) -> Figure:
+def roc_figure(name: str, curve: Judged, points: Mapping[str, PointResult]) -> Figure:
     """Draw the FRR against a logarithmic FAR, as low as the trials support, with operating points.
 
     The FRR is that of the lowest threshold that keeps to the FAR, so the curve has steps. FARs of fewer than 3 and of
@@ -115,7 +115,7 @@ def _draw_band(axes: Axes, frr_at: Mapping[float, Interval], look: Mapping[str, 
         axes.fill_between(far, lower, upper, **{**look, "alpha": 0.2, "linewidth": 1.0, "zorder": 2})
 
 
-def _finish_error_axes(figure: Figure, axes: Axes, curves: Mapping[str, ScoreFigures]) -> None:
+def _finish_error_axes(figure: Figure, axes: Axes, curves: Mapping[str, Judged]) -> None:
     """Label axes of FAR and FRR in per cent, and put the legend under the plot."""
     axes.xaxis.set_major_formatter(PER_CENT)
     axes.yaxis.set_major_formatter(PER_CENT)
@@ -141,7 +141,7 @@ def _shade_unsupported(axes: Axes, num_nontarget: int, lowest: float) -> None:
         start = end
 
 
-def _det_limits(curves: Collection[ScoreFigures]) -> tuple[float, float]:
+def _det_limits(curves: Collection[Judged]) -> tuple[float, float]:
     """Return the range of both axes: as low as the trials can show, and above the highest EER."""
     smallest = min(1.0 / max(curve.rates.num_target, curve.rates.num_nontarget) for curve in curves)
     worst_eer = max(curve.eer.estimate for curve in curves)
@@ -357,9 +357,7 @@ def embedding_map_figure(embeddings: np.ndarray, speakers: np.ndarray) -> Figure
     return figure
 
 
-def draw_evaluation(
-    evaluation: Evaluation, groups: GroupReport, others: Mapping[str, ScoreFigures], folder: Path
-) -> None:
+def draw_evaluation(evaluation: Evaluation, groups: GroupReport, others: Mapping[str, Judged], folder: Path) -> None:
     """Write the plots of a report to ``folder``.
 
     Always ``det.png``, ``roc.png`` and ``scores.png``; ``calibration.png``, ``conditions.png``, ``groups.png``,
@@ -371,20 +369,20 @@ def draw_evaluation(
         at = {use: evaluation.thresholds.score_at(use) for use in evaluation.thresholds.points}
     at = {use: score for use, score in (at | {"EER": clean.summary["eer_threshold"]}).items() if score is not None}
     figures = {
-        "det.png": det_figure({judged.name: judged.by_score for judged in lists if judged.by_score.frr_at}),
-        "roc.png": roc_figure(clean.name, clean.by_score, clean.by_llr.points if clean.by_llr else {}),
+        "det.png": det_figure({judged.name: judged for judged in lists if judged.frr_at}),
+        "roc.png": roc_figure(clean.name, clean, clean.points),
         "scores.png": score_histograms_figure(clean.trials.scores, clean.trials.is_target, at),
     }
     if clean.llrs is not None:
         figures["calibration.png"] = calibration_figure(clean.llrs, clean.trials.is_target)
     if len(lists) > 1:
-        rows = [(judged.name, judged.by_score.eer, "") for judged in lists]
-        figures["conditions.png"] = eers_figure({"": rows}, (clean.name, clean.by_score.eer))
+        rows = [(judged.name, judged.eer, "") for judged in lists]
+        figures["conditions.png"] = eers_figure({"": rows}, (clean.name, clean.eer))
     if groups.tables:
         panels = {table.title: [_group_row(row) for row in table.rows] for table in groups.tables}
         figures["groups.png"] = eers_figure(panels, ("all trials", groups.overall.eer))
     if others:
-        figures["det_systems.png"] = det_figure({"this system": clean.by_score, **others})
+        figures["det_systems.png"] = det_figure({"this system": clean, **others})
     if clean.trials.embeddings is not None:
         speakers = clean.trials.utterances["spk_id"].to_numpy()
         figures["embeddings.png"] = embedding_map_figure(clean.trials.embeddings, speakers)

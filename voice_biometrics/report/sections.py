@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from voice_biometrics.common.markdown import (
     table,
 )
 from voice_biometrics.evaluation import thresholds
-from voice_biometrics.evaluation.comparison import ComparedFigure, compare_systems, comparison_frame
-from voice_biometrics.evaluation.evaluate import Evaluation, Judged, score_figures
+from voice_biometrics.evaluation.comparison import ComparedFigure, align_scores, compare_systems
+from voice_biometrics.evaluation.evaluate import Evaluation, Judged, judge
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable, measure_groups, worst_speakers, worst_trials
 from voice_biometrics.metrics import bootstrap
 from voice_biometrics.metrics.bootstrap import Interval
@@ -78,18 +78,19 @@ def write_evaluation(
 
     subject.folder.mkdir(parents=True, exist_ok=True)
     clean = evaluation.clean.trials
-    compared = {other.name: _compare(clean, other, costs) for other in against}
-    others = {other.name: score_figures(other, costs, list(evaluation.clean.by_score.frr_at)) for other in against}
-    words, decided, threshold = _decided(evaluation)
-    groups = measure_groups(decided, clean.utterances, threshold)
-    draw_evaluation(evaluation, groups, others, subject.folder)
+    others = [replace(other, table=align_scores(clean.table, other.table, other.name)) for other in against]
+    compared = {other.name: compare_systems(clean, other.scores, costs) for other in others}
+    curves = {other.name: judge(other, costs, list(evaluation.clean.frr_at)) for other in others}
+    decided = _decided(evaluation)
+    groups = measure_groups(clean, *decided[1:])
+    draw_evaluation(evaluation, groups, curves, subject.folder)
     sections = [
         _headline(evaluation, subject.chose_checkpoint),
         _decisions(evaluation),
         _accuracy(evaluation),
         *([_comparison(compared)] if compared else []),
         _calibration(evaluation),
-        _errors_by_speaker(words, groups, decided, threshold, clean),
+        _errors_by_speaker(groups, clean, *decided),
         _how_made(subject),
     ]
     write_report(subject.title, sections, subject.folder)
@@ -113,7 +114,7 @@ def print_summary(evaluation: Evaluation, subject: Subject) -> None:
         print(f"minDCF   {number(dcf['value'], dcf['interval'])}   p_target {dcf['p_target']:g}")
     if evaluation.thresholds:
         print(f"C_llr    {number(clean['cllr'], clean['cllr_interval'])} bits; minimum {number(clean['min_cllr'])}")
-        for use, result in evaluation.clean.by_llr.points.items():
+        for use, result in evaluation.clean.points.items():
             print(f"Use      {in_words(use, result)}")
     else:
         print(f"Note     no thresholds: {evaluation.not_calibrated}")
@@ -122,19 +123,14 @@ def print_summary(evaluation: Evaluation, subject: Subject) -> None:
     print(f"Report   {subject.folder / 'report.html'} (also report.md, metrics.json and the plots)")
 
 
-def _compare(clean: ScoredTrials, other: ScoredTrials, costs: Sequence[Cost]) -> list[ComparedFigure]:
-    """Return the differences between this system and another."""
-    speaker_of = clean.utterances.set_index("ID")["spk_id"]
-    return compare_systems(clean.table, other.table, speaker_of, costs, names=("this system", other.name))
-
-
 def _headline(evaluation: Evaluation, chose_checkpoint: bool) -> Markdown:
     """Return the EER of each list of trials, as large figures."""
     clean = evaluation.clean.summary
     figures = [
-        Markdown(f"EER, {escaped(judged.name)}: **{per_cent(eer.estimate)}** (95 % interval {_ends(eer)})")
+        Markdown(
+            f"EER, {escaped(judged.name)}: **{per_cent(judged.eer.estimate)}** (95 % interval {_ends(judged.eer)})"
+        )
         for judged in evaluation.lists
-        for eer in [judged.by_score.eer]
     ]
     texts = [
         f"{clean['num_target'] + clean['num_nontarget']:,} trials, {clean['num_target']:,} of them target trials, of "
@@ -203,7 +199,7 @@ def _origin(evaluation: Evaluation) -> str:
 def _measured(evaluation: Evaluation, use: str) -> list[tuple[str, PointResult]]:
     """Return the error rates at a threshold, on held-out speakers and on each list of trials."""
     held_out = [] if evaluation.on_itself else [("held-out speakers", evaluation.thresholds.held_out[use])]
-    return held_out + [(judged.name, judged.by_llr.points[use]) for judged in evaluation.lists]
+    return held_out + [(judged.name, judged.points[use]) for judged in evaluation.lists]
 
 
 def _score(score: float | None) -> str:
@@ -238,7 +234,7 @@ def _all_figures(lists: Sequence[Judged]) -> list[tuple[str, ...]]:
     def add(title: str, in_cell: Callable[[dict], str]) -> None:
         rows.append((title, *(in_cell(judged.summary) for judged in lists)))
 
-    has_llrs, first = lists[0].by_llr is not None, lists[0].summary
+    has_llrs, first = lists[0].llrs is not None, lists[0].summary
     add("EER", lambda summary: per_cent(summary["eer"], summary["interval"]))
     add("EER on the ROC's convex hull", lambda summary: per_cent(summary["rocch_eer"]))
     for place, entry in enumerate(first["min_dcf"]):
@@ -259,7 +255,7 @@ def _every_condition(lists: Sequence[Judged]) -> Markdown:
     rows = []
     for judged in lists:
         at_far, dcf = judged.summary["frr_at_far"][0], judged.summary["min_dcf"][0]
-        rows.append((judged.name, in_per_cent(judged.by_score.eer), _frr(at_far), _dcf(dcf)))
+        rows.append((judged.name, in_per_cent(judged.eer), _frr(at_far), _dcf(dcf)))
     columns = ("trials", "EER, %", f"FRR at FAR {100 * at_far['max_far']:g} %", f"minDCF, p_target {dcf['p_target']:g}")
     return table(columns, rows, "Every condition")
 
@@ -283,11 +279,19 @@ def _comparison(compared: Mapping[str, list[ComparedFigure]]) -> Markdown:
         )
     ]
     for name, found in compared.items():
-        frame = comparison_frame(found, ("this system", name))
-        columns = frame.columns.tolist()
-        blocks.append(table(columns, frame.to_numpy().tolist(), f"Against {name}", left=[columns[0], columns[-1]]))
+        columns = ("figure", "this system", name, "difference (95 % interval)", "p-value", "remark")
+        rows = [_compared(figure) for figure in found]
+        blocks.append(table(columns, rows, f"Against {name}", left=[columns[0], columns[-1]]))
     caption = "False rejects against false accepts at every threshold; the dot is the EER. Lower left is better."
     return section("Comparison with other systems", *blocks, picture("det_systems.png", "DET curves", caption))
+
+
+def _compared(figure: ComparedFigure) -> tuple[str, ...]:
+    """Return a row of the comparison; rates are in per cent."""
+    in_words = in_per_cent if figure.unit == "%" else number
+    values = (in_words(value) for value in (figure.value_a, figure.value_b, figure.difference))
+    p_value = "< 0.001" if figure.difference.p_value < 0.001 else f"{figure.difference.p_value:.3f}"
+    return figure.name + (", %" if figure.unit == "%" else ""), *values, p_value, figure.remark
 
 
 def _calibration(evaluation: Evaluation) -> Markdown:
@@ -312,34 +316,29 @@ def _calibration_loss(summary: dict, fitted: Calibration) -> str:
     return words + f"The best calibration of these scores would reach {number(best)}; ours loses {number(cllr - best)}."
 
 
-def _decided(evaluation: Evaluation) -> tuple[str, pd.DataFrame, float]:
-    """Return the threshold that all groups are held to, in words, the trials with what it applies to, and its value.
+def _decided(evaluation: Evaluation) -> tuple[str, np.ndarray, float]:
+    """Return the threshold that all groups are held to, in words; the scores or LLRs it applies to; and its value.
 
     It is that of the first use, or of the EER where there is no calibration.
     """
-    trials, found = evaluation.clean.trials.table, evaluation.thresholds
-    if not (found and found.points):
-        threshold = evaluation.clean.summary["eer_threshold"]
-        if threshold is None:  # tied scores: only a threshold above all of them is at the EER
-            return (
-                "one above all scores, which rejects every trial",
-                trials,
-                np.nextafter(trials["score"].max(), np.inf),
-            )
-        return f"that of the EER, score {threshold:.4f}", trials, threshold
-    use, point = next(iter(found.points.items()))
-    score = found.score_at(use)
-    if score is None:
-        return f"that of {use}, LLR {point.threshold:.2f}", trials.assign(score=evaluation.clean.llrs), point.threshold
-    return f"that of {use}, score {score:.4f}", trials, score
+    clean, found = evaluation.clean, evaluation.thresholds
+    scores = clean.trials.scores
+    if found and found.points:
+        use, point = next(iter(found.points.items()))
+        score = found.score_at(use)
+        if score is None:
+            return f"that of {use}, LLR {point.threshold:.2f}", clean.llrs, point.threshold
+        return f"that of {use}, score {score:.4f}", scores, score
+    threshold = clean.summary["eer_threshold"]
+    if threshold is None:  # tied scores: only a threshold above all of them is at the EER
+        return "one above all scores, which rejects every trial", scores, np.nextafter(scores.max(), np.inf)
+    return f"that of the EER, score {threshold:.4f}", scores, threshold
 
 
 def _errors_by_speaker(
-    words: str, groups: GroupReport, decided: pd.DataFrame, threshold: float, trials: ScoredTrials
+    groups: GroupReport, trials: ScoredTrials, words: str, scores: np.ndarray, threshold: float
 ) -> Markdown:
     """Return error rates by group, the worst speakers, the worst trials and the map of embeddings."""
-    kinds = [decided[decided["target"] == target] for target in (0, 1)]
-    worst = pd.concat([worst_trials(kind, trials.utterances, threshold, WORST_OF_EACH_KIND) for kind in kinds])
     blocks = [
         paragraphs(
             f"One threshold for all: {words}. The trials of a group have both sides in it. Of many groups some differ "
@@ -347,8 +346,8 @@ def _errors_by_speaker(
         ),
         *(_group_table(found) for found in groups.tables),
         paragraphs(*(f"No groups by {column}: {reason}." for column, reason in groups.skipped.items())),
-        _speaker_table(worst_speakers(decided, trials.utterances, threshold)),
-        _trial_table(worst),
+        _speaker_table(worst_speakers(trials, scores, threshold)),
+        _trial_table(worst_trials(trials, scores, threshold, WORST_OF_EACH_KIND)),
     ]
     if groups.tables:
         caption = "EER of each group with its 95 % interval over speakers; the line is the EER of all trials."

@@ -124,10 +124,6 @@ class ScoredTrials:
         values = self.utterances[column].to_numpy()
         return values[self.rows[0]], values[self.rows[1]]
 
-    def speakers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the speakers of the enrolment and of the test side, (trials,) each."""
-        return self.of_sides("spk_id")
-
     @cached_property
     def rates(self) -> ErrorRates:
         """Every operating point of the scores."""
@@ -135,8 +131,20 @@ class ScoredTrials:
 
     @cached_property
     def bootstrap(self) -> SpeakerBootstrap:
-        """Draws of the speakers, for intervals of any figure of these trials; the seed is 0 for every list."""
-        return SpeakerBootstrap(self.is_target, *self.speakers())
+        """Draws of the speakers, for intervals of any figure of these trials; the seed is 0 for every list.
+
+        Raises InputError, naming the first, when a label contradicts the speakers; or as ``SpeakerBootstrap``.
+        """
+        enrol, test = self.of_sides("spk_id")
+        wrong = (enrol == test) != self.is_target
+        if wrong.any():
+            trial = int(np.argmax(wrong))
+            kind = "target" if self.is_target[trial] else "non-target"
+            raise InputError(
+                f"trial {' '.join(self.table[ID_COLUMNS].iloc[trial])} is labelled {kind}, but its speakers are "
+                f"{enrol[trial]} and {test[trial]} ({wrong.sum():,} such trials): correct the labels or the manifest"
+            )
+        return SpeakerBootstrap(self.is_target, enrol, test)
 
     def log_durations(self) -> dict[str, np.ndarray]:
         """Return the quality measures of ``metrics.calibration.log_durations``."""

@@ -160,5 +160,5 @@ def test_trials_are_pooled_by_speaker_and_never_across_networks(monkeypatch):
     assert pooled.utterances["spk_id"].nunique() == 10
     assert len(pooled.table) == 780 + 1225
     assert (pooled.table["enrol_id"].str[0] == pooled.table["test_id"].str[0]).all()
-    enrol, test = pooled.speakers()
+    enrol, test = pooled.of_sides("spk_id")
     np.testing.assert_array_equal(enrol == test, pooled.is_target)

@@ -89,7 +89,7 @@ def test_a_model_is_the_average_of_its_utterances_and_lasts_as_long_as_all(embed
 def test_a_model_of_several_utterances_is_scored(embeddings):
     enrolment, trials = draw_enrolment(UTTERANCES, 2, seed=0, name="test")
     found = Scorer(Scoring()).score("clean", embeddings, UTTERANCES, trials, enrolment)
-    assert len(found.scores) == len(trials) and found.speakers()[0][0] == "a"
+    assert len(found.scores) == len(trials) and found.of_sides("spk_id")[0][0] == "a"
 
 
 def test_a_faulty_enrolment_list_is_named_by_line(tmp_path):
