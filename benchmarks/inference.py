@@ -34,9 +34,8 @@ from evaluation import hardware
 
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.inference.embedder import Embedder
-from voice_biometrics.inference.gallery import Gallery
 from voice_biometrics.inference.model_folder import ENGINE_NAME, read_model_folder
-from voice_biometrics.inference.store import Store
+from voice_biometrics.inference.store import Gallery, Store
 from voice_biometrics.inference.voiceprints import Template
 
 ROOT = Path(__file__).parents[1]
@@ -373,11 +372,12 @@ def time_voices(name: str, options: argparse.Namespace) -> dict[str, Times]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "voices.db", create=True)
         found = {"enrol all, one transaction": _seconds(lambda: store.add_all(voices(options.voices)))}
-        found["load the gallery"] = _seconds(lambda: Gallery(store, FINGERPRINT, DIMS))
-        gallery = Gallery(store, FINGERPRINT, DIMS)
+        found["load the gallery"] = _seconds(lambda: Gallery(store, FINGERPRINT))
+        gallery = Gallery(store, FINGERPRINT)
         found["load one voice by name"] = _seconds(lambda: store.get("voice 7"))
         found["forget one"] = _seconds(lambda: store.forget("voice 7"))
-    near = gallery.rows[len(gallery.rows) // 2] + 0.05 * np.random.default_rng(1).standard_normal(DIMS, np.float32)
+    rows = np.concatenate(gallery.parts)
+    near = rows[len(rows) // 2] + 0.05 * np.random.default_rng(1).standard_normal(DIMS, np.float32)
     probe = (near / np.linalg.norm(near)).astype(np.float32)
     steps = {step: {"fastest_s": seconds} for step, seconds in found.items()}
     steps["best of all, matrix product"] = time_search(lambda: gallery.best(probe, COUNT))
@@ -388,8 +388,8 @@ def time_voices(name: str, options: argparse.Namespace) -> dict[str, Times]:
             index = faiss.IndexScalarQuantizer(
                 DIMS, getattr(faiss.ScalarQuantizer, f"QT_{kind}"), faiss.METRIC_INNER_PRODUCT
             )
-            index.train(gallery.rows[:AT_ONCE])
-        index.add(gallery.rows)
+            index.train(rows[:AT_ONCE])
+        index.add(rows)
         same = [gallery.names[row] for row in index.search(probe[None], COUNT)[1][0]] == expected
         step = f"best of all, FAISS {kind}{'' if same else ' (other voices, or another order)'}"
         steps[step] = time_search(partial(index.search, probe[None], COUNT))

@@ -39,7 +39,7 @@ def bytes_of(path: Path) -> bytes:
 def enrol(path: Path, prefix: str) -> Iterator[str]:
     """Enrol voices for ever, and give each name once it is enrolled."""
     store = Store(path, create=True)
-    for number in range(store.count(), 10**6):
+    for number in range(len(list(store.items())), 10**6):
         store.add(f"{prefix} {number}", template(number))
         yield f"{prefix} {number}"
 
@@ -47,7 +47,7 @@ def enrol(path: Path, prefix: str) -> Iterator[str]:
 def forget(path: Path) -> Iterator[str]:
     """Forget all voices, and give each name once it is forgotten."""
     store = Store(path)
-    for name in store.names():
+    for name in list(dict(store.items())):
         store.forget(name)
         yield name
 

@@ -12,13 +12,13 @@ from voice_biometrics.inference.answers import Candidate, Enrolment, Identificat
 from voice_biometrics.inference.audio_input import Recording, read_recording
 from voice_biometrics.inference.decisions import choose_point, identification_point
 from voice_biometrics.inference.embedder import Embedder
-from voice_biometrics.inference.gallery import Gallery
 from voice_biometrics.inference.model_folder import read_model_folder
-from voice_biometrics.inference.store import Store
+from voice_biometrics.inference.store import Gallery, Store
 from voice_biometrics.inference.voiceprints import Template, another_model, checked_name, scaled_for_scoring, unit
 
 RecordingSource = str | Path | BinaryIO | Recording
 DEFAULT_USE = "smart_speaker"
+NUM_CANDIDATES = 3  # of an identification
 MIN_SPEECH_S = 0.5  # cut to 0.3 s, recordings of 25 held-out speakers had an EER of 39 %: no answer is worth giving
 
 
@@ -105,7 +105,7 @@ class Recognizer:
         template, read = self._enrolled(name), self._read(recording)
         return self._verdict(name, template, self._template(read), [read])
 
-    def identify(self, recording: RecordingSource, num_candidates: int = 3) -> Identification:
+    def identify(self, recording: RecordingSource) -> Identification:
         """Return the enrolled voice that speaks in a recording, if any.
 
         A stranger has as many chances as there are voices, so the threshold rises with their number: the FAR limit of
@@ -115,16 +115,12 @@ class Recognizer:
         if not len(gallery):
             raise InputError(f"{self.store_path}: no voice is enrolled; enrol one first")
         read = self._read(recording)
-        best = gallery.best(self._template(read).embedding, num_candidates)
+        best = gallery.best(self._template(read).embedding, NUM_CANDIDATES)
         point = identification_point(self.entry, self.point, len(gallery))
         scored = [(name, score, self._llr(score)) for name, score in best]
         candidates = tuple(Candidate(*one, is_accepted=one[-1] >= point.threshold) for one in scored)
         found = candidates[0].name if candidates[0].is_accepted else None
         return Identification(found, candidates, point, self._doubts([read]))
-
-    def names(self) -> list[str]:
-        """Return the names of all enrolled voices, sorted."""
-        return self._opened().names()
 
     def voices(self) -> list[tuple[str, int, float]]:
         """Return name, number of recordings and seconds of speech of all enrolled voices."""
@@ -157,7 +153,7 @@ class Recognizer:
         return Template(self.entry.fingerprint, 1, recording.speech_s, embedding)
 
     def _verdict(self, name: str | None, enrolled: Template, test: Template, read: list[Recording]) -> Verdict:
-        score = float(scaled_for_scoring(enrolled.embedding[None])[0] @ test.embedding)
+        score = float(scaled_for_scoring(enrolled.embedding) @ test.embedding)
         llr = self._llr(score)
         return Verdict(name, llr >= self.point.threshold, score, llr, self.point, self._doubts(read))
 
@@ -182,9 +178,8 @@ class Recognizer:
         return self._store
 
     def _current_gallery(self) -> Gallery:
-        store = self._opened()
         if self._gallery is None:
-            self._gallery = Gallery(store, self.entry.fingerprint, self.model.embedding_dim)
+            self._gallery = Gallery(self._opened(), self.entry.fingerprint)
         else:
             self._gallery.refresh()
         return self._gallery
@@ -211,5 +206,5 @@ def disagreeing(
         if len(agree) == 2 and not agree.all():
             return [0, 1]
         enrolled = embeddings[agree].mean(axis=0)
-    fits = llrs(embeddings @ scaled_for_scoring(enrolled[None])[0]) >= 0.0
+    fits = llrs(embeddings @ scaled_for_scoring(enrolled)) >= 0.0
     return np.flatnonzero(~(agree | fits)).tolist()

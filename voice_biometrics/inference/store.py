@@ -24,8 +24,17 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.inference.voiceprints import Template, checked_name, unpack
+from voice_biometrics.inference.voiceprints import (
+    Template,
+    another_model,
+    checked_name,
+    scaled_for_scoring,
+    unpack,
+    unpack_table,
+)
 
 FORMAT = 2
 APPLICATION_ID = 0x564F4943  # "VOIC", so that another program's database is not taken for a store
@@ -160,11 +169,6 @@ class Store:
         """Return the template of a voice; InputError when it is not enrolled."""
         return self._found(name)[1]
 
-    @one_line_errors
-    def names(self) -> list[str]:
-        """Return all names, sorted."""
-        return sorted(map(self._open_name, self._column("name", f"lookup != {WIPED}")))
-
     def items(self) -> Iterator[tuple[str, Template]]:
         """Yield name and template of every voice, in the order of their enrolment."""
         for _, names, rows in self.blocks():
@@ -173,9 +177,8 @@ class Store:
     def blocks(self, after: int = 0) -> Iterator[tuple[list[int], list[str], list[bytes]]]:
         """Yield voice_ids above ``after``, names and packed templates (``unpack_table``), many voices at a time."""
         while rows := self._rows(after):
-            ids, names, templates = map(list, zip(*rows, strict=True))
-            yield ids, names, templates
-            after = ids[-1]
+            yield tuple(map(list, zip(*rows, strict=True)))
+            after = rows[-1][0]
 
     @one_line_errors
     def wiped_ids(self) -> list[int]:
@@ -205,19 +208,12 @@ class Store:
         return self._empty_log()
 
     @one_line_errors
-    def count(self) -> int:
-        """Return the number of voices."""
-        return self._scalar(f"SELECT COUNT(*) FROM voices WHERE lookup != {WIPED}")
+    def state(self) -> tuple[int, int, int]:
+        """Return three numbers, one of which differs once this or another process has changed the store.
 
-    @one_line_errors
-    def state(self) -> tuple[int, int]:
-        """Return two numbers, one of which differs once this or another process has changed the store."""
-        return self._scalar("PRAGMA data_version"), self.database.total_changes
-
-    @one_line_errors
-    def generation(self) -> int:
-        """Return a number that differs once the store was compacted: until then, no voice_id is used again."""
-        return self._scalar("PRAGMA schema_version")
+        The first differs once it was compacted: until then, no voice_id is used again.
+        """
+        return *map(self._scalar, ("PRAGMA schema_version", "PRAGMA data_version")), self.database.total_changes
 
     def close(self) -> None:
         """Close the file."""
@@ -287,12 +283,9 @@ class Store:
                 raise InputError(f"{name} is already enrolled; add recordings with --add, or forget the voice first")
             template = enrolled[1].joined(template)
             self._wipe(enrolled[0])
-        row = (
-            self.seal.lookup(name),
-            self.seal.close(name.encode(), "name"),
-            self.seal.close(template.to_bytes(), f"template {name}"),
-        )
-        self.database.execute("INSERT INTO voices (lookup, name, template) VALUES (?, ?, ?)", row)
+        sealed = self.seal.close(name.encode(), "name"), self.seal.close(template.to_bytes(), f"template {name}")
+        query = "INSERT INTO voices (lookup, name, template) VALUES (?, ?, ?)"
+        self.database.execute(query, (self.seal.lookup(name), *sealed))
         return template
 
     def _found(self, name: str) -> tuple[int, Template]:
@@ -304,9 +297,8 @@ class Store:
         """Return voice_id and template of a voice, None if it is not enrolled."""
         query = "SELECT voice_id, name, template FROM voices WHERE lookup = ? AND (? OR name = ?)"
         is_encrypted = self.seal.cipher is not None  # else SQLite compares the names
-        for voice_id, sealed, row in self.database.execute(
-            query, (self.seal.lookup(name), is_encrypted, name.encode())
-        ):
+        values = (self.seal.lookup(name), is_encrypted, name.encode())
+        for voice_id, sealed, row in self.database.execute(query, values):
             if self._open_name(sealed) == name:
                 return voice_id, unpack(self.seal.open(row, f"template {name}"))
         return None
@@ -364,6 +356,57 @@ class Store:
 
     def _column(self, column: str, condition: str, table: str = "voices") -> list:
         return [value for (value,) in self.database.execute(f"SELECT {column} FROM {table} WHERE {condition}")]
+
+
+class Gallery:
+    """All voices of a store in memory, 4 bytes x dims each. ``refresh`` reads only what has changed.
+
+    Arguments
+    ---------
+    store : where they are enrolled. fingerprint : of the embedder, 64 hex digits; voices of another one are refused.
+
+    Attributes
+    ----------
+    names : of the voices, in rows. ids : (voices,) their voice_ids, rising. gone : rows that were wiped.
+    parts : matrices (some voices, dims) float32 of embeddings scaled for scoring, in the order of ``names``.
+    """
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self.store, self.fingerprint = store, fingerprint
+        self.state: tuple = (None,)
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self.names) - len(self.gone)
+
+    def refresh(self) -> None:
+        """Read what this or another process has changed; InputError as ``Store``, or for a voice of another model."""
+        state = self.store.state()  # first: a change meanwhile is read next time
+        if state == self.state:
+            return
+        if state[0] != self.state[0]:
+            self.names, self.ids, self.parts = [], np.empty(0, np.int64), []
+        self.gone = np.flatnonzero(np.isin(self.ids, self.store.wiped_ids()))
+        for ids, names, rows in self.store.blocks(after=int(self.ids[-1]) if self.names else 0):
+            self._append(ids, names, rows)
+        self.state = state
+
+    def best(self, embedding: np.ndarray, count: int) -> list[tuple[str, float]]:
+        """Return name and score of the ``count`` best voices, the best first: ``embedding`` is (dims,), of length 1."""
+        scores = np.concatenate([part @ embedding for part in self.parts])  # (voices,)
+        scores[self.gone] = -np.inf
+        count = min(count, len(self))
+        found = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
+        return [(self.names[row], float(scores[row])) for row in found[np.argsort(-scores[found], kind="stable")]]
+
+    def _append(self, ids: list[int], names: list[str], rows: list[bytes]) -> None:
+        expected = bytes.fromhex(self.fingerprint)
+        for name, row in zip(names, rows, strict=True):
+            if row[: len(expected)] != expected:
+                raise InputError(f"{name} was {another_model(row[: len(expected)].hex(), self.fingerprint)}")
+        self.parts.append(scaled_for_scoring(unpack_table(rows)["embedding"]))
+        self.names += names
+        self.ids = np.append(self.ids, ids)
 
 
 def _make(path: Path, store_id: bytes, key_check: bytes | None) -> None:

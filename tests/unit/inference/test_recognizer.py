@@ -105,7 +105,7 @@ def test_identification_sees_what_others_enrol_and_forget(recognizer, model):
     assert other.identify(speech("bert", 9)).name == "bert"
     recognizer.forget("bert")
     assert other.identify(speech("bert", 9)).name is None
-    assert other.forget("anna") and recognizer.names() == []
+    assert other.forget("anna") and recognizer.voices() == []
     with pytest.raises(InputError, match="voices.db: no voice is enrolled"):
         other.identify(speech("anna", 9))
 

@@ -45,7 +45,7 @@ def test_nothing_is_left_of_forgotten_voices_in_any_file_before_and_after_the_st
             left[name] = seed
             store.add(name, template(seed))
     content = bytes_of(path)
-    assert len(forgotten) > 600 and set(store.names()) == set(left)
+    assert len(forgotten) > 600 and set(dict(store.items())) == set(left)
     assert len(traces(content, list(left), list(left.values()))) == 2 * len(left)
     assert traces(content, list(forgotten), list(forgotten.values())) == []
     assert store.compact() and len(bytes_of(path)) < 0.8 * len(content)
@@ -80,7 +80,7 @@ def test_what_another_process_still_reads_is_wiped_at_the_next_opening(tmp_path,
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM voices").fetchall()
-    assert not store.forget("secret name") and store.names() == []
+    assert not store.forget("secret name") and not list(store.items())
     store.close()
     assert b"secret name" in bytes_of(path)
     reader.close()
@@ -114,7 +114,7 @@ def test_a_kill_while_forgetting_leaves_no_trace_after_the_next_opening(tmp_path
     path = tmp_path / "voices.db"
     confirmed = {name for names in killed_processes("kill_while_forgetting", path) for name in names}
     store = Store(path)
-    left = set(store.names())
+    left = set(dict(store.items()))
     store.close()
     content = bytes_of(path)
     forgotten = {name_to_forget(number) for number in range(NUM_FORGOTTEN)} - left
@@ -133,7 +133,7 @@ def test_two_processes_make_and_fill_a_store_at_once(tmp_path):
     for other in processes:
         other.kill()
         other.communicate()
-    assert len(said) == 40 and said <= set(Store(path).names())
+    assert len(said) == 40 and said <= set(dict(Store(path).items()))
     assert {item.name.removeprefix("voices.db") for item in tmp_path.iterdir()} <= {"", "-wal", "-shm"}
 
 
@@ -142,4 +142,4 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path):
     done = subprocess.run(process("enrol_on_a_full_disk", path), cwd=ROOT, capture_output=True, text=True, timeout=120)
     last = done.stderr.splitlines()[-1]
     assert "InputError" in last and "voices.db" in last and "nothing was changed" in last
-    assert done.stdout and set(Store(path).names()) == set(done.stdout.splitlines())
+    assert done.stdout and set(dict(Store(path).items())) == set(done.stdout.splitlines())
