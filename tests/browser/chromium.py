@@ -18,6 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 WAIT_S = 20
 SAMPLE_RATE = 16000
+FRAME_S = 0.02  # of the recorder's levels
 
 
 class Page:
@@ -65,10 +66,14 @@ class Page:
         """Press record, wait until as much was recorded, and press stop."""
         self.press("Record") if self.all("[aria-label=Record]") else self.press("Record again")
         self.one("[data-state=recording]")
-        needed = round(duration_s / 0.02)
-        script = "return [...document.querySelectorAll('.recorder')].map(r => Number(r.dataset.frames || 0))[0]"
-        self.wait(lambda: self.driver.execute_script(script) >= needed, f"{duration_s} s recorded")
-        self.press("Stop")
+        frames = "return Number(document.querySelector('.recorder').dataset.frames || 0)"
+        self.wait(lambda: self.driver.execute_script(frames) >= duration_s / FRAME_S, f"{duration_s} s recorded")
+        self.stop()
+
+    def stop(self) -> None:
+        """Press stop; the recording may have reached its longest duration before."""
+        self.driver.execute_script("document.querySelector('[aria-label=Stop]')?.click()")
+        self.one("[data-state=review]")
 
     def faults(self) -> list[str]:
         """Return the errors in the console since the last call."""

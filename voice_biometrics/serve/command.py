@@ -5,9 +5,11 @@ import ipaddress
 import os
 import signal
 import sys
+from pathlib import Path
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference.cli import Output, recognizer_of
+from voice_biometrics.inference.store import Store
 from voice_biometrics.serve.server import Server, Workers
 
 MAX_WORKERS = 4
@@ -20,6 +22,8 @@ def serve(options: argparse.Namespace) -> Output:
     """Serve the page until Ctrl-C or SIGTERM."""
     for wanted in (signal.SIGTERM, signal.SIGINT):
         signal.signal(wanted, _interrupt)
+    if Path(options.store).exists():
+        Store(options.store, options.key_file).close()  # a wrong key is told now, not at the first request
     workers = Workers(lambda: recognizer_of(options), min(MAX_WORKERS, os.cpu_count() or 1))
     try:
         with _bound(options.host, options.port, workers) as server:

@@ -69,18 +69,16 @@ HEADERS = {
 
 
 class Workers:
-    """A few threads, each with its own ``Recognizer`` made by ``make``."""
+    """A few threads, each with its own ``Recognizer`` made by ``make``; InputError as ``Recognizer``."""
 
     def __init__(self, make: Callable[[], Recognizer], number: int) -> None:
         self.local = threading.local()
-        self.pool = ThreadPoolExecutor(number, "recognizer", lambda: setattr(self.local, "recognizer", make()))
-        ready = threading.Barrier(number)
-        for loaded in [self.pool.submit(ready.wait) for _ in range(number)]:
-            loaded.result()
+        recognizers = [make() for _ in range(number)]
+        self.pool = ThreadPoolExecutor(number, "recognizer", lambda: vars(self.local).update(own=recognizers.pop()))
 
     def answer(self, request: Request) -> dict[str, Any]:
         """Return the answer; InputError as ``Recognizer``, TimeoutError if no worker is free within ANSWER_S."""
-        future = self.pool.submit(lambda: request.answer(self.local.recognizer))
+        future = self.pool.submit(lambda: request.answer(self.local.own))
         try:
             return future.result(ANSWER_S)
         finally:
