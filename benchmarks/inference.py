@@ -17,6 +17,7 @@ of the process's own time, for a busy machine.
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -29,8 +30,6 @@ import numpy as np
 import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from evaluation import hardware
 
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.inference.embedder import Embedder
@@ -94,6 +93,14 @@ def main() -> None:
     for name, rows in ROWS.items():
         for row in rows(options) if name in options.only else ():
             print(f"| {' | '.join(row)} |", flush=True)
+
+
+def hardware() -> str:
+    """Return processor, cores and current load."""
+    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 
 def parse_options() -> argparse.Namespace:

@@ -1,7 +1,6 @@
 """Time training steps and two peers on the same data, and print one table: utterances/s and processor time.
 
     python benchmarks/training.py [--corpus NAME --data_folder PATH] [--rounds 2] [--steps 2] [--batch_size 128]
-    python benchmarks/training.py --augmentation MANIFEST --data_folder PATH [--rounds 5]
 
 - ours: a step of ``train.py hparams/ecapa_small.yaml``, reading of the audio included;
 - SpeechBrain: the same network, features, head, batches and crops in a plain SpeechBrain loop as in its VoxCeleb
@@ -12,15 +11,12 @@
 Data: speechocean762 in ``../shared/corpora`` if it is there, else the demo voices. Each round runs every job once in
 its own process, so load on a shared machine affects all alike; the first step of a process does not count. The peers
 wait without spinning, as ours does, which helps them on a busy machine.
-
---augmentation times the reading of 128 crops of 3 s with each augmentation for all crops, and with those of
-augment_all.yaml in their shares; for comparison a training step, and SpeechBrain's SpeedPerturb (all to 0.9) and
-AddNoise (white). It prints the minimum over the rounds of the processor time of all threads.
 """
 
 import argparse
 import itertools
 import json
+import os
 import platform
 import random
 import resource
@@ -29,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,18 +35,16 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 # isort: split
 import speechbrain as sb
 import torch
-from evaluation import hardware
-from speechbrain.augment.time_domain import AddNoise, SpeedPerturb
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 import train
-from voice_biometrics.augmentation.augment import Augmentation, masked
+from voice_biometrics.ablation.score_run import describe_hardware
 from voice_biometrics.common.manifest import data_roots
 from voice_biometrics.evaluation.trained_run import with_speechbrain_class
 from voice_biometrics.experiment.hparams import Run, read_command_line
 from voice_biometrics.training.dataio import train_loader_options
-from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
+from voice_biometrics.training.optimisation import keep_freed_memory
 
 JOBS = {
     "ours": "hparams/ecapa_small.yaml",
@@ -59,9 +52,6 @@ JOBS = {
     "original": "hparams/ablations/network/original.yaml",
 }
 SPEECHOCEAN762 = Path("../shared/corpora/speechocean762")
-NUM_CROPS = 128
-SPEEDS = [0.9, 1.0, 1.1]
-ALONE = {"room": {"room": 1}, "noise": {"noise": 1}, "channel": {"channel": 1}, "telephone": {"telephone": 1}}
 
 
 class PlainBrain(sb.Brain):
@@ -191,7 +181,8 @@ def print_table(options: argparse.Namespace) -> None:
     print(f"command: python benchmarks/training.py --rounds {options.rounds} --steps {options.steps}")
     versions = f"python {platform.python_version()}, torch {torch.__version__}"
     print(f"data: {options.corpus}; batches of {options.batch_size}; {versions}")
-    print(f"hardware: {hardware()}, {torch.get_num_threads()} threads; no GPU used")
+    processor = describe_hardware("cpu", torch.get_num_threads())
+    print(f"hardware: {processor} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; no GPU used")
     found = {job: Measured() for job in JOBS}
     for _ in range(options.rounds):
         for job, measured in found.items():
@@ -207,72 +198,6 @@ def print_table(options: argparse.Namespace) -> None:
         print(f"| {job} | {rate:.1f} | {faster:.2f} x | {cpu_ms:.1f} | {less:.2f} x | {measured.peak_gib:.1f} GiB |")
 
 
-def time_augmentation(manifest: Path, data_folder: str, num_rounds: int) -> None:
-    """Time each augmentation and print a table."""
-    keep_freed_memory()
-    hparams = read_command_line(["hparams/ablations/augmentation/augment_all.yaml"], __doc__).build()
-    hparams |= {"manifest_folder": str(manifest.parent), "data_folder": data_folder}
-    settings = {"reading alone": {}, "speeds": {"speeds": SPEEDS}} | ALONE
-    jobs = {
-        name: reading(hparams | {"augmentation": Augmentation(hparams["sample_rate"], 1, **chosen)})
-        for name, chosen in settings.items()
-    }
-    jobs["all, in their shares"] = reading(hparams)
-    waves = jobs["reading alone"](0)
-    jobs |= on_a_batch(hparams, waves)
-    least = dict.fromkeys(jobs, float("inf"))
-    for epoch in range(num_rounds):
-        for name, job in jobs.items():
-            started = time.process_time()
-            job(epoch)
-            least[name] = min(least[name], time.process_time() - started)
-    print_augmentation(least)
-
-
-def reading(hparams: dict) -> Callable:
-    """Return a job: read and augment the crops (utterances, samples) of an epoch."""
-    dataset = train.dataio_prep(hparams)[0]
-    rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:NUM_CROPS].tolist()
-
-    def read(epoch: int) -> torch.Tensor:
-        hparams["epoch_counter"].current = epoch
-        return torch.stack([dataset[row]["sig"] for row in rows])
-
-    return read
-
-
-def on_a_batch(hparams: dict, waves: torch.Tensor) -> dict[str, Callable]:
-    """Return the jobs on a batch ``waves`` (utterances, samples)."""
-    lengths = torch.ones(len(waves))
-    speakers = torch.arange(len(waves))[:, None] % 100
-    bf16 = resolve_precision("auto", "cpu") == "bf16"
-    features = hparams["mean_var_norm"](hparams["compute_features"](waves), lengths)
-    head = hparams["classifier"](out_neurons=100)
-    perturb, add_noise = SpeedPerturb(hparams["sample_rate"], [90]), AddNoise()
-
-    def step(epoch: int) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            features = hparams["mean_var_norm"](hparams["compute_features"](waves), lengths)
-            embeddings = hparams["embedding_model"](features, lengths)
-        hparams["compute_cost"](head(embeddings.float()), speakers).backward()
-
-    return {
-        "masking": lambda epoch: masked(features.clone(), hparams["feature_masks"], str(epoch)),
-        "SpeechBrain's SpeedPerturb": lambda epoch: perturb(waves),
-        "SpeechBrain's AddNoise": lambda epoch: add_noise(waves, lengths),
-        "training step": step,
-    }
-
-
-def print_augmentation(least: dict[str, float]) -> None:
-    """Print the processor time of each job without reading, and as a fraction of a training step."""
-    step_s, plain_s = least.pop("training step"), least["reading alone"]
-    print(f"training step of {NUM_CROPS} crops of 3 s: {1000 * step_s:.0f} ms of processor time")
-    for name, seconds in least.items():
-        own_s = seconds - plain_s if name in {"speeds", *ALONE, "all, in their shares"} else seconds
-        print(f"{name:>27}: {1000 * own_s:6.0f} ms, {100 * own_s / step_s:5.1f} %")
-
-
 def main() -> None:
     """Print the table, or, as a child process, run one job."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -281,9 +206,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often each job is started")
     parser.add_argument("--steps", type=int, default=2, help="counted steps of a start")
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument(
-        "--augmentation", type=Path, metavar="MANIFEST", help="time the augmentation of these utterances"
-    )
     parser.add_argument("--job", choices=JOBS, help="run one job only and print its steps as JSON")
     options = parser.parse_args()
     if options.data_folder is None:
@@ -291,9 +213,7 @@ def main() -> None:
         options.corpus = "speechocean762" if found else "demo_voices"
         options.data_folder = str(SPEECHOCEAN762) if found else "data/demo_voices"
     options.corpus = options.corpus or "speaker_folders"
-    if options.augmentation:
-        time_augmentation(options.augmentation, options.data_folder, options.rounds)
-    elif options.job:
+    if options.job:
         run_job(options)
     else:
         print_table(options)
