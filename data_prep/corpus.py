@@ -4,7 +4,7 @@ A corpus module lists files and reads metadata, never audio; ``data_prep.prepare
 corpora: headers, splits, trials, checks and writing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +42,15 @@ def need_folder(folder: Path, expected: str) -> Path:
         found = "a file" if folder.exists() else "nothing"
         raise InputError(f"{folder}: expected a folder ({expected}), found {found}; check --data_folder")
     return folder
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ``<path>, line <number>`` and the text of each line that is not blank; InputError for a missing file."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; copy it there from the released archive, or check --data_folder")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            yield f"{path}, line {number}", line
 
 
 def utterances_by_speaker_folder(root: Path, folder: Path, **metadata_of: Mapping[str, str]) -> list[Utterance]:

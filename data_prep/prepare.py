@@ -100,14 +100,11 @@ def _in_order(utterances: list[Utterance]) -> list[Utterance]:
 def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -> tuple[Parts, pd.DataFrame]:
     """Read the headers of one corpus, split its speakers and make its trials; return the skipped files as well."""
     train, skipped = _read_part(label, corpus.root, corpus.train, root, settings.check_audio)
-    limit = MAX_SKIPPED * len(corpus.train)
-    if len(skipped) > limit:
-        raise InputError(_too_many_faults(corpus.root, skipped, len(corpus.train)))
+    _check_usable(corpus.root, skipped, len(corpus.train), "training part", MAX_SKIPPED)
     parts = Parts(train=train)
     if corpus.test:
         parts.test, faulty = _read_part(f"{label} test", corpus.root, corpus.test, root, settings.check_audio)
-        if len(faulty):
-            raise InputError(_too_many_faults(corpus.root, faulty, len(corpus.test), "test part (where none may be)"))
+        _check_usable(corpus.root, faulty, len(corpus.test), "test part", 0.0)
         parts.test_trials = _test_trials(corpus, parts.test, settings)
     else:
         hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
@@ -138,9 +135,8 @@ def _read_part(
         duration_s = round(header.num_samples / header.sample_rate, 6)
         row = (utterance.utt_id, duration_s, f"{root}/{utterance.path}", 0, header.num_samples, utterance.spk_id)
         rows.append(row + tuple(utterance.metadata.values()))
-    _report_copies(
-        folder, [utterance for utterance, header in zip(utterances, headers, strict=True) if not header.fault]
-    )
+    readable = [utterance for utterance, header in zip(utterances, headers, strict=True) if not header.fault]
+    _report_copies(folder, readable)
     further = list(utterances[0].metadata) if utterances else []
     return pd.DataFrame(rows, columns=COLUMNS + further), pd.DataFrame(skipped, columns=["file", "reason"])
 
@@ -176,14 +172,14 @@ def _report_copies(root: Path, utterances: list[Utterance]) -> None:
                 return
 
 
-def _too_many_faults(root: Path, faulty: pd.DataFrame, num_files: int, part: str = "training part") -> str:
-    """Return the message for too many unusable files, with the reason of the first."""
-    first = faulty.iloc[0]
-    allowed = "" if "none" in part else f" (at most {MAX_SKIPPED:.0%} are skipped)"
-    return (
-        f"{root}: {len(faulty)} of {num_files} files of the {part} cannot be used{allowed}; "
-        f"the first is {first['file']}: {first['reason']}; repair or remove such files"
-    )
+def _check_usable(root: Path, faulty: pd.DataFrame, num_files: int, part: str, max_share: float) -> None:
+    """Raise InputError, with the reason of the first, if too many files are unusable."""
+    if len(faulty) > max_share * num_files:
+        first = faulty.iloc[0]
+        raise InputError(
+            f"{root}: {len(faulty)} of {num_files} files of the {part} cannot be used (at most {max_share:.0%} may be "
+            f"skipped); the first is {first['file']}: {first['reason']}; repair or remove such files"
+        )
 
 
 def _test_trials(corpus: Corpus, test: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -206,7 +202,7 @@ def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> d
             path.unlink(missing_ok=True)
         elif name.endswith("trials"):
             write_trials(table, path)
-            logger.info("%s: %s", name, describe_trials(table))
+            logger.info("%s: %s trials, %s target", name, f"{len(table):,}", f"{int(table['target'].sum()):,}")
         else:
             write_manifest(table, path)
             logger.info("%s: %s", name, describe(table))
@@ -218,9 +214,3 @@ def _write(parts: Parts, skipped: pd.DataFrame, record: dict, folder: Path) -> d
     record = {**record, "num_speakers": speakers, "num_skipped": len(skipped), "files": files}
     write_json(record, folder / "prepared.json")
     return record
-
-
-def describe_trials(trials: pd.DataFrame) -> str:
-    """Return the number of trials of each kind as text."""
-    num_target = int(trials["target"].sum())
-    return f"{len(trials):,} trials, {num_target:,} target and {len(trials) - num_target:,} non-target"

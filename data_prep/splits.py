@@ -10,24 +10,18 @@ from voice_biometrics.common.manifest import COLUMNS, check_unique_ids
 from voice_biometrics.common.trial_lists import COLUMNS as TRIAL_COLUMNS
 from voice_biometrics.common.trial_lists import make_trials
 
-
-def _no_utterances() -> pd.DataFrame:
-    return pd.DataFrame(columns=COLUMNS)
-
-
-def _no_trials() -> pd.DataFrame:
-    return pd.DataFrame(columns=TRIAL_COLUMNS)
+NO_UTTERANCES, NO_TRIALS = pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=TRIAL_COLUMNS)
 
 
 @dataclass
 class Parts:
     """The tables of one prepared corpus, possibly empty; field names are file names."""
 
-    train: pd.DataFrame = field(default_factory=_no_utterances)
-    valid: pd.DataFrame = field(default_factory=_no_utterances)
-    valid_trials: pd.DataFrame = field(default_factory=_no_trials)
-    test: pd.DataFrame = field(default_factory=_no_utterances)
-    test_trials: pd.DataFrame = field(default_factory=_no_trials)
+    train: pd.DataFrame = field(default_factory=NO_UTTERANCES.copy)
+    valid: pd.DataFrame = field(default_factory=NO_UTTERANCES.copy)
+    valid_trials: pd.DataFrame = field(default_factory=NO_TRIALS.copy)
+    test: pd.DataFrame = field(default_factory=NO_UTTERANCES.copy)
+    test_trials: pd.DataFrame = field(default_factory=NO_TRIALS.copy)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables by name."""

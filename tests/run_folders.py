@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from hyperpyyaml import resolve_references
 
-from data_prep.prepare import prepare, read_record
+from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from voice_biometrics.experiment.hparams import read_command_line
 
@@ -18,10 +18,10 @@ def write_run_folder(
     """Write what ``train.py`` leaves: manifests, hyperparams.yaml and a checkpoint. ``more`` are further arguments."""
     own = ["--corpus", "speaker_folders", "--data_folder", str(corpus), "--output_folder", str(folder)]
     run = read_command_line([hparams, *own, "--valid_speakers", str(num_held_out), *more], "")
-    prepare(Settings.from_hparams(run.settings), folder / "manifests")
+    num_speakers = prepare(Settings.from_hparams(run.settings), folder / "manifests")["num_speakers"]
     (folder / "hyperparams.yaml").write_text(resolve_references(run.text, run.overrides).read())
     built = run.build()
-    head = built["classifier"](out_neurons=read_record(folder / "manifests")["num_speakers"])
+    head = built["classifier"](out_neurons=num_speakers)
     built["checkpointer"].add_recoverable("classifier", head)
     _look_trained(built["embedding_model"])
     eer = {"EER": 0.1} if num_held_out else {}

@@ -18,7 +18,6 @@ nothing about real speech.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -34,7 +33,7 @@ from data_prep.corpora.demo.espeak import Espeak
 from data_prep.corpora.demo.voices import NUM_UTTERANCES, PlannedUtterance, Voice, make_voices, plan_utterances
 from data_prep.corpus import Corpus, Utterance
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.files import write_json
+from voice_biometrics.common.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +63,16 @@ def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
 def find_or_synthesise(data_folder: Path, plan: Plan) -> Corpus:
     """List the corpus of ``plan`` in ``data_folder``, after synthesising the voices that are missing or incomplete.
 
-    The record is written first, and again at the end, marked complete. A corpus with a different record is replaced.
-    Raises InputError as ``find_utterances`` does.
+    A corpus with a different record is replaced. Raises InputError as ``find_utterances`` does.
     """
-    settings = _settings_of(plan)
-    found = _read_record(data_folder)
-    is_same_plan = {**found, "complete": True} == {**settings, "complete": True}
-    if not (is_same_plan and found.get("complete") and not _missing_voices(data_folder, plan)):
+    settings, found = _settings_of(plan), read_json(data_folder / RECORD_NAME)
+    is_same_plan = settings.items() <= found.items()
+    if not is_same_plan or _missing_voices(data_folder, plan):
         _check_folder_is_ours(data_folder, found)
-        if not is_same_plan:
-            _clear(data_folder)
-        write_json({**settings, "complete": False}, data_folder / RECORD_NAME)
+        for part in () if is_same_plan else PARTS:
+            shutil.rmtree(data_folder / part, ignore_errors=True)
+        write_json(settings, data_folder / RECORD_NAME)
         _synthesise(data_folder, plan)
-        write_json({**settings, "complete": True}, data_folder / RECORD_NAME)
         logger.info("Demo voices are in %s", data_folder)
     return Corpus(data_folder, train=_list_part(plan, "train"), test=_list_part(plan, "test"))
 
@@ -93,15 +89,6 @@ def _settings_of(plan: Plan) -> dict:
     }
 
 
-def _read_record(data_folder: Path) -> dict:
-    """Return the record of the corpus in ``data_folder``, complete or not; empty without one."""
-    try:
-        found = json.loads((data_folder / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and found.get("corpus") == "demo_voices" else {}
-
-
 def _missing_voices(data_folder: Path, plan: Plan) -> list[tuple[str, Voice]]:
     """Return part and voice of every voice with a missing file."""
     return [
@@ -114,25 +101,17 @@ def _missing_voices(data_folder: Path, plan: Plan) -> list[tuple[str, Voice]]:
 
 def _check_folder_is_ours(data_folder: Path, found: dict) -> None:
     """Raise InputError if ``data_folder`` contains files that are not part of a demo corpus."""
-    if data_folder.exists() and not data_folder.is_dir():
-        raise InputError(
-            f"{data_folder}: expected a new or empty folder, or demo voices; found a file; choose another --data_folder"
-        )
+    foreign = ["a file"] if data_folder.is_file() else []
     for path in sorted(data_folder.rglob("*") if found else data_folder.glob("*")):
         name = path.relative_to(data_folder).as_posix()
         is_hidden = path.name.startswith(".")  # .DS_Store, or the leftover of a killed write
         if not (is_hidden or found and (path.is_dir() or OUR_FILES.fullmatch(name))):
-            raise InputError(
-                f"{data_folder}: expected a new or empty folder, or demo voices; found {name}; choose another "
-                "--data_folder"
-            )
-
-
-def _clear(data_folder: Path) -> None:
-    """Remove the voices of another plan; the caller has checked that the folder contains nothing else."""
-    for part in PARTS:
-        if (data_folder / part).exists():
-            shutil.rmtree(data_folder / part)
+            foreign.append(name)
+    if foreign:
+        raise InputError(
+            f"{data_folder}: expected a new or empty folder, or demo voices; found {foreign[0]}; choose another "
+            "--data_folder"
+        )
 
 
 def _synthesise(data_folder: Path, plan: Plan) -> None:
@@ -145,8 +124,7 @@ def _synthesise(data_folder: Path, plan: Plan) -> None:
             unfinished = folder.with_name(f"{folder.name}.part")
             try:
                 for leftover in (unfinished, folder):
-                    if leftover.exists():
-                        shutil.rmtree(leftover)
+                    shutil.rmtree(leftover, ignore_errors=True)
                 unfinished.mkdir(parents=True)
                 _synthesise_voice(plan[part][voice], unfinished, bar)
                 os.replace(unfinished, folder)
@@ -158,14 +136,8 @@ def _synthesise_voice(utterances: Sequence[PlannedUtterance], folder: Path, bar:
     """Write the utterances of one voice, with a fresh espeak-ng so that they depend on no other voice."""
     with Espeak() as espeak:
         for utterance in utterances:
-            samples = espeak.synthesise(
-                utterance.text,
-                language=utterance.language,
-                variant=utterance.voice.variant,
-                rate_wpm=utterance.rate_wpm,
-                pitch=utterance.pitch,
-                pitch_range=utterance.pitch_range,
-            )
+            prosody = {key: getattr(utterance, key) for key in ("language", "rate_wpm", "pitch", "pitch_range")}
+            samples = espeak.synthesise(utterance.text, variant=utterance.voice.variant, **prosody)
             speech = change_tract_length(samples, espeak.sample_rate, utterance.voice.tract_length)
             path = folder / f"{utterance.utt_id.rpartition('/')[2]}.wav"
             recording = record_speech(speech, utterance.channel_seed)
@@ -175,13 +147,13 @@ def _synthesise_voice(utterances: Sequence[PlannedUtterance], folder: Path, bar:
 
 def _list_part(plan: Plan, part: str) -> list[Utterance]:
     """Return the utterances of one part, sorted by ``utt_id``."""
-    return sorted(
+    planned = sorted((item for utterances in plan[part].values() for item in utterances), key=lambda item: item.utt_id)
+    return [
         Utterance(
-            utterance.utt_id,
-            voice.spk_id,
-            f"{part}/{utterance.utt_id}.wav",
-            {"gender": voice.gender, "language": utterance.language},
+            item.utt_id,
+            item.voice.spk_id,
+            f"{part}/{item.utt_id}.wav",
+            {"gender": item.voice.gender, "language": item.language},
         )
-        for voice, utterances in plan[part].items()
-        for utterance in utterances
-    )
+        for item in planned
+    ]

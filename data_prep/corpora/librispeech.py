@@ -11,7 +11,7 @@ test part with all pairs of its utterances as trials; other parts are ignored.
 
 from pathlib import Path
 
-from data_prep.corpus import Corpus, Utterance, need_folder, utterances_by_speaker_folder
+from data_prep.corpus import Corpus, Utterance, need_folder, read_lines, utterances_by_speaker_folder
 from voice_biometrics.common.errors import InputError
 
 
@@ -44,14 +44,12 @@ def _read_part(data_folder: Path, part: Path, gender_of: dict[str, str]) -> list
 
 def _read_genders(path: Path) -> dict[str, str]:
     """Read the gender (m or f) of each reader from ``SPEAKERS.TXT``: lines ``ID | SEX | ...``."""
-    if not path.is_file():
-        raise InputError(f"{path}: not found; copy it there from the released archive")
     genders = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.startswith(";") or not line.strip():
-            continue
+    for place, line in read_lines(path):
         fields = [field.strip() for field in line.split("|")]
+        if line.startswith(";"):
+            continue
         if len(fields) < 2 or fields[1] not in ("F", "M"):
-            raise InputError(f"{path}, line {number}: expected 'ID | F or M | ...', found {line[:60]!r}")
+            raise InputError(f"{place}: expected 'ID | F or M | ...', found {line[:60]!r}")
         genders[fields[0]] = fields[1].lower()
     return genders

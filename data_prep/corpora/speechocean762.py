@@ -11,7 +11,7 @@ folder. If ``test/`` exists, its speakers are the test part, with all pairs of i
 
 from pathlib import Path
 
-from data_prep.corpus import Corpus, Utterance, need_folder
+from data_prep.corpus import Corpus, Utterance, need_folder, read_lines
 from voice_biometrics.common.errors import InputError
 
 
@@ -46,15 +46,11 @@ def _read_part(data_folder: Path, part: str) -> list[Utterance]:
 
 def _read_table(path: Path) -> dict[str, str]:
     """Read a Kaldi table: lines of a key, white space and a value."""
-    if not path.is_file():
-        raise InputError(f"{path}: missing; expected the Kaldi data folder of speechocean762; check --data_folder")
     table = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split(maxsplit=1)
-        if not fields:
-            continue
-        if len(fields) != 2 or fields[0] in table:
-            fault = "a key without value" if len(fields) != 2 else f"{fields[0]} a second time"
-            raise InputError(f"{path}, line {number}: expected 'key value', found {fault}")
-        table[fields[0]] = fields[1].strip()
+    for place, line in read_lines(path):
+        key, *value = line.split(maxsplit=1)
+        if not value or key in table:
+            fault = f"{key} a second time" if value else "a key without value"
+            raise InputError(f"{place}: expected 'key value', found {fault}")
+        table[key] = value[0].strip()
     return table

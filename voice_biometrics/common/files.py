@@ -1,4 +1,4 @@
-"""Atomic file writes (temporary file + rename)."""
+"""Atomic file writes (temporary file + rename), and records of what made a file."""
 
 import contextlib
 import json
@@ -34,3 +34,12 @@ def write_json(content: dict, path: Path) -> None:
     """Write ``content`` as indented JSON, atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Return the content of a JSON file that ``write_json`` wrote; empty if it is missing or malformed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

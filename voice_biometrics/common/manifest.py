@@ -5,7 +5,6 @@ seconds, ``wav`` beginning with ``$data_root`` (``$data_root.<corpus>`` if corpo
 ``stop`` in samples at the file's own rate. Rows are sorted by ``ID``, so two runs write identical files.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import pandas as pd
 
 from voice_biometrics.common.audio import containing_file
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.files import written_whole
+from voice_biometrics.common.files import read_json, written_whole
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 NUMBERS = {"duration": float, "start": int, "stop": int}
@@ -54,10 +53,7 @@ def root_variable(label: str, joined: bool) -> str:
 
 def read_record(manifest_folder: Path) -> dict:
     """Return the record of an earlier preparation (``prepared.json``), or an empty dict."""
-    try:
-        return json.loads((manifest_folder / "prepared.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_json(manifest_folder / "prepared.json")
 
 
 def read_manifest(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:

@@ -53,7 +53,8 @@ class Espeak:
         self._folder = tempfile.TemporaryDirectory(prefix="espeak-", ignore_cleanup_errors=True)
         try:
             self._library = _load_copy(library_path, Path(self._folder.name))
-            data_link = _link_or_copy(data_path, Path(self._folder.name) / "espeak-ng-data")
+            data_link = Path(self._folder.name) / "espeak-ng-data"
+            data_link.symlink_to(data_path.resolve(), target_is_directory=True)
             self.sample_rate = self._initialise(data_link)
         except BaseException:
             self._folder.cleanup()
@@ -81,12 +82,8 @@ class Espeak:
         Raises InputError for an unknown voice or variant, or an error of the library.
         """
         self._set_voice(language, variant)
-        for parameter, value in (
-            (RATE, rate_wpm),
-            (VOLUME, VOLUME_PERCENT),
-            (PITCH, pitch),
-            (PITCH_RANGE, pitch_range),
-        ):
+        settings = {RATE: rate_wpm, VOLUME: VOLUME_PERCENT, PITCH: pitch, PITCH_RANGE: pitch_range}
+        for parameter, value in settings.items():
             _check(self._library.espeak_SetParameter(parameter, value, 0), f"parameter {parameter} = {value}")
         _check(self._library.espeak_ng_SetRandSeed(ctypes.c_long(NOISE_SEED)), "the seed of the breath noise")
         self._chunks.clear()
@@ -151,15 +148,6 @@ def _load_copy(library_path: Path, folder: Path) -> ctypes.CDLL:
         ) from error
     library.espeak_GetCurrentVoice.restype = ctypes.POINTER(VoiceRecord)
     return library
-
-
-def _link_or_copy(data_path: Path, link: Path) -> Path:
-    """Link (or, where links are not permitted, copy) the data to ``link``."""
-    try:
-        link.symlink_to(data_path.resolve(), target_is_directory=True)
-    except OSError:
-        shutil.copytree(data_path, link)
-    return link
 
 
 def _check(status: int, item: str) -> None:

@@ -1,7 +1,6 @@
 """Demo voices: who they are, what is written, and what happens to a folder that is half done or not ours."""
 
 import ctypes
-import json
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from data_prep.corpora.demo import espeak
 from data_prep.corpora.demo.channel import SAMPLE_RATE, change_tract_length, record_speech
 from data_prep.corpora.demo.espeak import Espeak
 from data_prep.corpora.demo.voices import make_voices, plan_utterances
-from data_prep.corpora.demo_voices import RECORD_NAME, find_or_synthesise, find_utterances
+from data_prep.corpora.demo_voices import find_or_synthesise, find_utterances
 from data_prep.corpus import Corpus
 from voice_biometrics.common.errors import InputError
 
@@ -80,13 +79,16 @@ def test_a_shorter_plan_is_the_beginning_of_a_longer_one():
 # espeak-ng
 
 
-@pytest.mark.parametrize("voice, named", [("en-us+F1", "F1"), ("xx+f1", "xx")])
-def test_an_unknown_variant_or_language_raises_instead_of_speaking_with_another_voice(voice, named):
-    language, variant = voice.split("+")
-    with Espeak() as engine:
-        engine.synthesise("Good morning.", language="de", variant="m3", **VOICE)
-        with pytest.raises(InputError, match=named):
-            engine.synthesise("Good morning.", language=language, variant=variant, **VOICE)
+def test_an_unknown_variant_or_language_raises_instead_of_speaking_with_another_voice():
+    for voice, named in (
+        ("en-us+F1", "F1"),
+        ("xx+f1", "xx"),
+    ):
+        language, variant = voice.split("+")
+        with Espeak() as engine:
+            engine.synthesise("Good morning.", language="de", variant="m3", **VOICE)
+            with pytest.raises(InputError, match=named):
+                engine.synthesise("Good morning.", language=language, variant=variant, **VOICE)
 
 
 def test_a_voice_sounds_the_same_whatever_was_said_before():
@@ -209,7 +211,6 @@ def test_a_killed_synthesis_is_completed_to_the_same_bytes_without_redoing_whole
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(demo_voices, "record_speech", killed)
         find_or_synthesise(tmp_path, small_plan())
-    assert json.loads((tmp_path / RECORD_NAME).read_text())["complete"] is False
     assert (tmp_path / "train/alex-1/02.wav").is_file() and not (tmp_path / "train/alicia-1").exists()
     spoken = count_syntheses(monkeypatch)
     assert find_or_synthesise(tmp_path, small_plan()).train == made.train
