@@ -35,7 +35,7 @@ from data_prep.settings import Settings
 from voice_biometrics.ablation.fingerprint import digest
 from voice_biometrics.ablation.plan import ManifestsOf, PlannedRun, Request, find_variants, plan_runs, split_overrides
 from voice_biometrics.ablation.results import write_results
-from voice_biometrics.ablation.runner import LOG, TRIALS, Failure, carry_out, make_places
+from voice_biometrics.ablation.runner import LOG, TRIALS, Failure, carry_out
 from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.experiment.run_folder import only_run_in
 
@@ -50,10 +50,10 @@ def main(arguments: list[str]) -> None:
         print_plan(runs)
         if options.dry_run:
             return
-        places = make_places(options.jobs or max(1, len(options.devices)), options.devices)
+        num_jobs = options.jobs or max(1, len(options.devices))
         missing = [run for run in runs if run.action != "keep"]
         write = functools.partial(write_results, runs, request.base, request.folder)
-        failures = carry_out(missing, places, request.folder, after_each=write)
+        failures = carry_out(missing, num_jobs, options.devices, request.folder, after_each=write)
         write()
     print_results(failures, request)
     sys.exit(1 if failures else 0)

@@ -4,8 +4,6 @@ A run is in ``<study folder>/<variant>/<seed>``. Its ``study.json`` has the fing
 hardware of the training, and checksums of everything that its evaluation depends on.
 """
 
-import difflib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +12,17 @@ from speechbrain.utils.distributed import infer_device
 
 from voice_biometrics.ablation.fingerprint import checksum, code_digests, differences, fingerprint_of, manifest_digests
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.files import read_record
 from voice_biometrics.common.manifest import data_roots, read_utterances, write_manifest
 from voice_biometrics.common.trial_lists import read_trials, write_trials
-from voice_biometrics.experiment.hparams import Run, hparams_files, keys_that_affect, read_command_line
+from voice_biometrics.experiment.hparams import (
+    Run,
+    did_you_mean,
+    hparams_files,
+    keys_that_affect,
+    read_command_line,
+    split_options,
+)
 from voice_biometrics.experiment.run_folder import read_epochs
 
 SET_BY_THE_STUDY = {
@@ -91,6 +97,11 @@ class PlannedRun:
         return f"{self.variant}, seed {self.seed}"
 
     @property
+    def state(self) -> dict:
+        """The content of ``study.json``, empty if there is none; the runner documents its keys."""
+        return read_record(self.folder / STATE)
+
+    @property
     def trains(self) -> bool:
         """Whether epochs are to be trained."""
         return self.action in ("train", "retrain", "resume")
@@ -100,14 +111,6 @@ class PlannedRun:
         """Number of epochs to train."""
         done = len(read_epochs(self.folder)) if self.action == "resume" else 0
         return self.num_epochs - done if self.trains else 0
-
-
-def read_state(run_folder: Path) -> dict:
-    """Return the content of ``study.json``, empty if there is none; the runner documents its keys."""
-    try:
-        return json.loads((run_folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def plan_runs(request: Request, manifests_of: ManifestsOf, folder: Path) -> list[PlannedRun]:
@@ -186,7 +189,7 @@ def _plan_run(
 
 def _decide(run: PlannedRun) -> tuple[str, str]:
     """Return the action that ``run`` needs, and the reason."""
-    state = read_state(run.folder)
+    state = run.state
     if not state:
         if any((run.folder / "save").glob("CKPT*")):
             return "retrain", "the run in its folder does not belong to a study (no study.json)"
@@ -203,10 +206,9 @@ def _decide(run: PlannedRun) -> tuple[str, str]:
 
 
 def _summary(reasons: Sequence[str]) -> str:
-    """Join reasons, the most specific first (values, then files), and count the rest."""
-    ordered = sorted(reasons, key=lambda reason: (", was " not in reason, not reason.startswith(("data: ", "code: "))))
-    more = f" and {len(ordered) - MAX_REASONS} more" if len(ordered) > MAX_REASONS else ""
-    return "; ".join(ordered[:MAX_REASONS]) + more
+    """Join the first reasons, and count the rest."""
+    more = f" and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+    return "; ".join(reasons[:MAX_REASONS]) + more
 
 
 def _share_networks(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -239,10 +241,9 @@ def _hparams_file(name: str) -> Path:
     known = {path.stem: path for path in hparams_files()}
     path = Path(name) if name.endswith(".yaml") else known.get(name)
     if path is None or not path.is_file():
-        close = difflib.get_close_matches(name, known, n=1)
         raise InputError(
-            f"variant {name}{f' (did you mean {close[0]}?)' if close else ''}: not found; expected one of "
-            f"{', '.join(known)}, or a file: path/to/variant.yaml"
+            f"variant {name}{did_you_mean(name, known)}: not found; expected one of {', '.join(known)}, or a file: "
+            "path/to/variant.yaml"
         )
     return path
 
@@ -256,7 +257,7 @@ def split_overrides(rest: Sequence[str], variants: Sequence[str]) -> tuple[dict[
     common: dict[str, list[str]] = {}
     own: dict[str, dict[str, list[str]]] = {name: {} for name in variants}
     seeds: dict[str, list[str]] = {}
-    for option, values in _options(rest):
+    for option, values in split_options(rest):
         name, dot, key = option.rpartition(".")
         if dot and name not in own:
             raise InputError(f"--{option}: {name} is no variant of this study; expected one of {', '.join(own)}")
@@ -270,17 +271,3 @@ def split_overrides(rest: Sequence[str], variants: Sequence[str]) -> tuple[dict[
         else:
             target[key] = [f"--{key}", *values]
     return {name: sum({**common, **given}.values(), []) for name, given in own.items()}, seeds
-
-
-def _options(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return (option, values): [("lr", ["0.01"]), ("noprogressbar", [])]; ``--lr=0.01`` is the same."""
-    options: list[tuple[str, list[str]]] = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            option, equals, value = argument.removeprefix("--").partition("=")
-            options.append((option, [value] if equals else []))
-        elif options:
-            options[-1][1].append(argument)
-        else:
-            raise InputError(f"{argument}: expected --key value; variants come first")
-    return options

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from voice_biometrics.ablation.fingerprint import recipe_of
-from voice_biometrics.ablation.plan import PlannedRun, read_state
+from voice_biometrics.ablation.plan import PlannedRun
 from voice_biometrics.ablation.statistics import Estimate, RunSpread, difference, holm, mean_over_runs
 from voice_biometrics.common.files import written_whole
 from voice_biometrics.common.markdown import MISSING, Markdown, bullets, table
@@ -100,7 +100,7 @@ def write_results(runs: Sequence[PlannedRun], base: str, folder: Path) -> None:
     """
     results: dict[str, list[RunResult]] = {}
     for run in runs:
-        state = read_state(run.folder)
+        state = run.state
         if state.get("trained") and state["evaluated_from"] == run.evaluated_from:
             results.setdefault(run.variant, []).append(read_result(run))
     if not results:
@@ -119,7 +119,7 @@ def write_results(runs: Sequence[PlannedRun], base: str, folder: Path) -> None:
 def read_result(run: PlannedRun) -> RunResult:
     """Return the output of score_run.py for a run, with time and hardware of its training."""
     folder = run.folder / "study"
-    state = read_state(run.folder)
+    state = run.state
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     figures |= {
         "train_s": sum(row["train_seconds"] for row in read_epochs(run.folder)),

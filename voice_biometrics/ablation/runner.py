@@ -9,16 +9,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from voice_biometrics.ablation.plan import STATE, PlannedRun, read_state
+from voice_biometrics.ablation.plan import STATE, PlannedRun
 from voice_biometrics.ablation.score_run import describe_hardware
-from voice_biometrics.common.files import write_json
+from voice_biometrics.common.files import read_record, write_json
 from voice_biometrics.experiment.run_folder import read_epochs
 
 ROOT = Path(__file__).parents[2]
@@ -58,90 +61,126 @@ class Failure(NamedTuple):
         return [line for line in shown if line.strip()][-NUM_LAST_LINES:]
 
 
-class Place(NamedTuple):
-    """Device and number of CPU threads of one simultaneous run; None: the choice of SpeechBrain and PyTorch."""
-
-    device: str | None
-    num_threads: int | None
-
-
-def make_places(num_jobs: int, devices: Sequence[str]) -> list[Place]:
-    """Return a place for each simultaneous run; they take turns at the devices and share the CPU cores."""
-    share = max(1, (os.cpu_count() or 1) // num_jobs)
-    num_threads = share if num_jobs > 1 and "OMP_NUM_THREADS" not in os.environ else None
-    return [Place(devices[i % len(devices)] if devices else None, num_threads) for i in range(num_jobs)]
-
-
 def carry_out(
-    runs: Sequence[PlannedRun], places: Sequence[Place], study_folder: Path, after_each: Callable[[], None]
+    runs: Sequence[PlannedRun],
+    num_jobs: int,
+    devices: Sequence[str],
+    study_folder: Path,
+    after_each: Callable[[], None],
 ) -> list[Failure]:
     """Carry out runs with a progress bar, call ``after_each`` after each, and return the failures.
 
-    A run that fails does not stop the others.
+    ``num_jobs`` run at a time and take turns at ``devices`` (none: SpeechBrain's choice). A run that fails does not
+    stop the others. A run that copies a network comes after the one that trains it.
     """
-    waiting, free, active = list(runs), list(places), []
-    failures: dict[Path, Failure] = {}
-    num_epochs, num_trained = sum(run.epochs_to_do for run in runs), 0
+    workers = Workers(num_jobs, devices, study_folder)
+    epochs_to_do = {run.folder: run.epochs_to_do for run in runs}
     interval_s = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
-    with tqdm(total=num_epochs, unit="epoch", smoothing=0.0, mininterval=interval_s, dynamic_ncols=True) as bar:
+    look = {"unit": "epoch", "smoothing": 0.0, "mininterval": interval_s, "dynamic_ncols": True}
+    jobs: dict[Path, Future] = {}
+    with ThreadPoolExecutor(num_jobs) as pool, tqdm(total=sum(epochs_to_do.values()), **look) as bar:
         try:
-            while waiting or active:
-                unfinished = {run.folder for run in waiting} | {job.run.folder for job in active}
-                while free and (run := next((run for run in waiting if run.source not in unfinished), None)):
-                    waiting.remove(run)
-                    place = free.pop(0)
-                    active.append(Job(run, place, _steps(run, place, study_folder, failures.get(run.source))))
-                    bar.write(f"{run.name} ({len(runs) - len(waiting)} of {len(runs)}): {run.action} ({run.reason})")
-                for job in [job for job in active if job.advance()]:
-                    active.remove(job)
-                    free.append(job.place)
-                    num_trained += len(job.epochs())
-                    if job.failure:
-                        failures[job.run.folder] = job.failure
-                    taken = tqdm.format_interval(time.monotonic() - job.started)
-                    bar.write(f"{job.run.name}: {'failed' if job.failure else 'done'} after {taken}")
+            for run in runs:
+                jobs[run.folder] = pool.submit(workers.carry_out, run, jobs.get(run.source))
+            waiting = set(jobs.values())
+            while waiting:
+                done, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
+                for job in done:
+                    job.result()  # raises the exception of its thread
                     after_each()
-                rows = {job.run.name: job.epochs() for job in active}
-                eers = [f"{name}: EER {done[-1]['eer']:.2%}" for name, done in rows.items() if done]
-                bar.set_postfix_str("; ".join(eers), refresh=False)
-                bar.update(num_trained + sum(map(len, rows.values())) - bar.n)
-                time.sleep(POLL_S if active else 0.0)
+                trained = [run for run in workers.started if run.trains]
+                missing = sum(run.num_epochs - len(read_epochs(run.folder)) for run in trained)
+                bar.update(sum(epochs_to_do[run.folder] for run in trained) - missing - bar.n)
         finally:
-            for job in active:
-                job.stop()
-    return list(failures.values())
+            workers.stop()
+            pool.shutdown(cancel_futures=True)
+    return [failure for job in jobs.values() if (failure := job.result())]
 
 
-Steps = Generator[tuple[Path, list[str]], tuple[int, float], Failure | None]
+class Workers:
+    """Carries out runs in threads; training and evaluation are processes that ``stop`` ends."""
 
+    def __init__(self, num_jobs: int, devices: Sequence[str], study_folder: Path) -> None:
+        self.study_folder = study_folder
+        self.started: list[PlannedRun] = []
+        self._free: SimpleQueue[str | None] = SimpleQueue()
+        for number in range(num_jobs):
+            self._free.put(devices[number % len(devices)] if devices else None)
+        num_sharing = 1 if "OMP_NUM_THREADS" in os.environ else num_jobs
+        self._num_threads = max(1, torch.get_num_threads() // num_sharing)
+        self._lock, self._stopped = Lock(), False
+        self._children: list[subprocess.Popen] = []
 
-def _steps(run: PlannedRun, place: Place, study_folder: Path, source_failure: Failure | None) -> Steps:
-    """Yield the scripts of one run with their arguments, receive the outcomes, and return the failure, if any."""
-    if source_failure:
-        return source_failure
-    if run.action == "retrain" or run.action == "copy" and (run.folder / "save").exists():
-        _set_aside(run, study_folder)
-    if run.trains:
-        state = {
-            "fingerprint": run.fingerprint,
-            "trained": False,
-            "train_cpu_s": None,
-            "hardware": describe_hardware(place.device or run.device, place.num_threads or torch.get_num_threads()),
-            "evaluated_from": None,
-        }
-        write_json(state, run.folder / STATE)
-        status, cpu_s = yield TRAINING, run.arguments
+    def carry_out(self, run: PlannedRun, source: Future | None) -> Failure | None:
+        """Carry out a run after its ``source``, whose network it copies, if any; return the failure, if any."""
+        if source and source.result():
+            return source.result()
+        device, started = self._free.get(), time.monotonic()
+        tqdm.write(f"{run.name}: {run.action} ({run.reason})")
+        try:
+            failure = self._train_and_evaluate(run, device)
+        finally:
+            self._free.put(device)
+        taken = tqdm.format_interval(time.monotonic() - started)
+        tqdm.write(f"{run.name}: {'failed' if failure else 'done'} after {taken}")
+        return failure
+
+    def _train_and_evaluate(self, run: PlannedRun, device: str | None) -> Failure | None:
+        if run.action == "retrain" or run.action == "copy" and (run.folder / "save").exists():
+            _set_aside(run, self.study_folder)
+        self.started.append(run)
+        if run.trains:
+            state = {
+                "fingerprint": run.fingerprint,
+                "trained": False,
+                "train_cpu_s": None,
+                "hardware": describe_hardware(device or run.device, self._num_threads),
+                "evaluated_from": None,
+            }
+            write_json(state, run.folder / STATE)
+            status, cpu_s = self._python(TRAINING, run.arguments, run.folder, device)
+            if status:
+                return Failure(run, "training", status)
+            state |= {"trained": True, "train_cpu_s": None if run.action == "resume" else cpu_s}
+            write_json(state, run.folder / STATE)
+        elif run.action == "copy":
+            _copy_network(run)
+        trials = str(self.study_folder / TRIALS)
+        status, _ = self._python(EVALUATION, [trials, *run.arguments], run.folder, device)
         if status:
-            return Failure(run, "training", status)
-        state |= {"trained": True, "train_cpu_s": None if run.action == "resume" else cpu_s}
-        write_json(state, run.folder / STATE)
-    elif run.action == "copy":
-        _copy_network(run)
-    status, _ = yield EVALUATION, [str(study_folder / TRIALS), *run.arguments]
-    if status:
-        return Failure(run, "evaluation", status)
-    write_json(read_state(run.folder) | {"evaluated_from": run.evaluated_from}, run.folder / STATE)
-    return None
+            return Failure(run, "evaluation", status)
+        write_json(run.state | {"evaluated_from": run.evaluated_from}, run.folder / STATE)
+        return None
+
+    def _python(self, script: Path, arguments: list[str], folder: Path, device: str | None) -> tuple[int, float]:
+        """Run a script, its output appended to the log; return exit status and CPU time (s, with child processes)."""
+        arguments = [str(script), *arguments, *(["--device", device] if device else [])]
+        environment = os.environ | {
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "TQDM_MININTERVAL": str(LOG_INTERVAL_S),
+            "OMP_NUM_THREADS": str(self._num_threads),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / LOG, "ab") as log, self._lock:
+            if self._stopped:
+                return 143, 0.0
+            log.write(f"\n$ python {' '.join(arguments)}\n".encode())
+            log.flush()
+            outputs = {"stdin": subprocess.PIPE, "stdout": log, "stderr": subprocess.STDOUT}
+            child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments], env=environment, **outputs)
+            self._children.append(child)
+        _, status, usage = os.wait4(child.pid, 0)  # the CPU time of this process alone
+        child.stdin.close()
+        child.returncode = os.waitstatus_to_exitcode(status)
+        return child.returncode, usage.ru_utime + usage.ru_stime
+
+    def stop(self) -> None:
+        """End the processes, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.stdin.close()
 
 
 def _set_aside(run: PlannedRun, study_folder: Path) -> None:
@@ -159,65 +198,6 @@ def _copy_network(run: PlannedRun) -> None:
     for name in ("save", "manifests"):
         shutil.copytree(run.source / name, run.folder / name, dirs_exist_ok=True)
     shutil.copy2(run.source / "metrics.csv", run.folder / "metrics.csv")
-    write_json(read_state(run.source) | {"fingerprint": run.fingerprint, "evaluated_from": None}, run.folder / STATE)
-
-
-class Job:
-    """A run that is being carried out, with the process of its present step.
-
-    ``steps`` yields scripts with arguments, receives exit status and CPU time (seconds, with child processes) of each,
-    and returns the failure, if any.
-    """
-
-    def __init__(self, run: PlannedRun, place: Place, steps: Steps) -> None:
-        self.run, self.place, self.started = run, place, time.monotonic()
-        self.failure: Failure | None = None
-        self._steps, self._process = steps, None
-        self._epochs_before = run.num_epochs - run.epochs_to_do
-
-    def advance(self) -> bool:
-        """Start the next step if the process of the last one has ended; return whether all steps are done."""
-        outcome = None
-        if self._process:
-            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)  # the CPU time of this process alone
-            if not pid:
-                return False
-            self._process.returncode = os.waitstatus_to_exitcode(status)
-            self._process.stdin.close()
-            outcome = self._process.returncode, usage.ru_utime + usage.ru_stime
-            self._process = None
-        try:
-            self._process = self._start(*self._steps.send(outcome))
-        except StopIteration as end:
-            self.failure = end.value
-            return True
-        return False
-
-    def _start(self, script: Path, arguments: list[str]) -> subprocess.Popen:
-        """Start a Python script; its output is appended to the log."""
-        arguments = [str(script), *arguments, *(["--device", self.place.device] if self.place.device else [])]
-        environment = os.environ | {
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "TQDM_MININTERVAL": str(LOG_INTERVAL_S),
-        }
-        if self.place.num_threads:
-            environment["OMP_NUM_THREADS"] = str(self.place.num_threads)
-        self.run.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-c", CHILD, *arguments]
-        with open(self.run.folder / LOG, "ab") as log:
-            log.write(f"\n$ python {' '.join(arguments)}\n".encode())
-            log.flush()
-            return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
-            )
-
-    def stop(self) -> None:
-        """End the process."""
-        if self._process:
-            self._process.terminate()
-            self._process.wait()
-
-    def epochs(self) -> list[dict]:
-        """Return the rows of ``metrics.csv`` for the epochs trained by this job."""
-        return read_epochs(self.run.folder)[self._epochs_before :] if self.run.trains else []
+    write_json(
+        read_record(run.source / STATE) | {"fingerprint": run.fingerprint, "evaluated_from": None}, run.folder / STATE
+    )

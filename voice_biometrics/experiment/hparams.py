@@ -129,23 +129,31 @@ def check_arguments(arguments: list[str], usage: str) -> list[str]:
         arguments = [DEFAULT_FILE, *arguments]
     tree, options = merged_tree(Path(arguments[0])), RunOptions().as_dict()
     given: dict[str, list[str]] = {}
-    for word in arguments[1:]:
-        if word.startswith("--"):
-            key, _, value = word[2:].partition("=")
-            _check_key(key, [*tree, *options], given, arguments[0])
-            given[key] = [value] if value else []
-        elif given:
-            given[key].append(word)
-        else:
-            raise InputError(f"{word}: expected --key value after {arguments[0]}")
+    for key, words in split_options(arguments[1:]):
+        _check_key(key, [*tree, *options], given, arguments[0])
+        given[key] = words
     found = [_as_speechbrain_reads(key, words, tree.get(key), options) for key, words in given.items()]
     return [arguments[0], *sum(found, [])]
+
+
+def split_options(words: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Return each option with its values: [("lr", ["0.01"]), ("noprogressbar", [])]; ``--lr=0.01`` is the same."""
+    options: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word.startswith("--"):
+            option, _, value = word[2:].partition("=")
+            options.append((option, [value] if value else []))
+        elif options:
+            options[-1][1].append(word)
+        else:
+            raise InputError(f"{word}: expected --key value after the hparams file or the variants")
+    return options
 
 
 def _check_key(key: str, known: list[str], given: Iterable[str], hparams_file: str) -> None:
     _refuse_old_name(f"--{key}", key)
     if key not in known:
-        raise InputError(f"--{key}{_did_you_mean(key, known)}: not a key of {hparams_file}")
+        raise InputError(f"--{key}{did_you_mean(key, known)}: not a key of {hparams_file}")
     if key in given:
         raise InputError(f"--{key}: given twice; leave one out")
 
@@ -200,7 +208,7 @@ def merged_tree(hparams_file: Path) -> CommentedMap:
         place = f"{hparams_file}: key {key!r}"
         _refuse_old_name(place, key)
         if key not in KEYS and key not in REFERENCE.findall(as_yaml(merged)):
-            raise InputError(f"{place}{_did_you_mean(key, KEYS)}: not in KEYS of {__name__}, and no key refers to it")
+            raise InputError(f"{place}{did_you_mean(key, KEYS)}: not in KEYS of {__name__}, and no key refers to it")
     return merged
 
 
@@ -254,6 +262,7 @@ def _refuse_old_name(place: str, key: str) -> None:
         raise InputError(f"{place}: renamed to {RENAMED[key]}")
 
 
-def _did_you_mean(key: str, known: Iterable[str]) -> str:
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" with the most similar known key, or an empty text."""
     close = difflib.get_close_matches(key, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
