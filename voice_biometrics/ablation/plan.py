@@ -12,7 +12,7 @@ from speechbrain.utils.distributed import infer_device
 
 from voice_biometrics.ablation.fingerprint import checksum, code_digests, differences, fingerprint_of, manifest_digests
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.files import read_record
+from voice_biometrics.common.files import read_json
 from voice_biometrics.common.manifest import data_roots, read_utterances, write_manifest
 from voice_biometrics.common.trial_lists import read_trials, write_trials
 from voice_biometrics.experiment.hparams import (
@@ -99,7 +99,7 @@ class PlannedRun:
     @property
     def state(self) -> dict:
         """The content of ``study.json``, empty if there is none; the runner documents its keys."""
-        return read_record(self.folder / STATE)
+        return read_json(self.folder / STATE)
 
     @property
     def trains(self) -> bool:

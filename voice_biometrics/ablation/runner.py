@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from voice_biometrics.ablation.plan import STATE, PlannedRun
 from voice_biometrics.ablation.score_run import describe_hardware
-from voice_biometrics.common.files import read_record, write_json
+from voice_biometrics.common.files import read_json, write_json
 from voice_biometrics.experiment.run_folder import read_epochs
 
 ROOT = Path(__file__).parents[2]
@@ -199,5 +199,5 @@ def _copy_network(run: PlannedRun) -> None:
         shutil.copytree(run.source / name, run.folder / name, dirs_exist_ok=True)
     shutil.copy2(run.source / "metrics.csv", run.folder / "metrics.csv")
     write_json(
-        read_record(run.source / STATE) | {"fingerprint": run.fingerprint, "evaluated_from": None}, run.folder / STATE
+        read_json(run.source / STATE) | {"fingerprint": run.fingerprint, "evaluated_from": None}, run.folder / STATE
     )

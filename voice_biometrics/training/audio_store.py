@@ -5,7 +5,6 @@ A 2.5 s crop of an Opus file takes 3 ms to decode; read from here it takes 0.02 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from voice_biometrics.common.audio import read_audio
-from voice_biometrics.common.files import write_json, written_whole
+from voice_biometrics.common.files import read_json, write_json, written_whole
 
 FULL_SCALE = 32767
 
@@ -38,34 +37,28 @@ class AudioStore:
         self, folder: Path, rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float] = (1.0,)
     ) -> None:
         self.write(folder, rows, sample_rate, speeds)
-        index = _read_index(folder / "audio.json")
-        ends = np.cumsum(index["num_samples"])
+        index = read_json(folder / "audio.json")
         self.samples = np.memmap(folder / "audio.i16", np.int16, "r")
-        self.places = {
-            (utt_id, number): (int(end - length), int(length))
-            for (utt_id, number), end, length in zip(
-                ((utt_id, number) for number in range(len(speeds)) for utt_id in index["utterances"]),
-                ends,
-                index["num_samples"],
-                strict=True,
-            )
-        }
+        self.row_of = {utt_id: row for row, utt_id in enumerate(index["utterances"])}
+        self.lengths = np.reshape(index["num_samples"], (len(speeds), -1))
+        self.ends = np.cumsum(self.lengths).reshape(self.lengths.shape)
 
     @staticmethod
     def write(folder: Path, rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float]) -> None:
         """Write the files unless they are there."""
         path, fingerprint = folder / "audio.i16", _fingerprint(rows, sample_rate, speeds)
-        if _read_index(folder / "audio.json").get("fingerprint") != fingerprint or not path.is_file():
+        if read_json(folder / "audio.json").get("fingerprint") != fingerprint or not path.is_file():
             index = _store(rows, sample_rate, speeds, path) | {"fingerprint": fingerprint}
             write_json(index, folder / "audio.json")
 
     def num_samples(self, utt_id: str, speed_number: int) -> int:
         """Return the length of an utterance at a speed, samples."""
-        return self.places[utt_id, speed_number][1]
+        return int(self.lengths[speed_number, self.row_of[utt_id]])
 
     def read(self, utt_id: str, speed_number: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Return samples ``start`` to ``stop`` of an utterance at a speed, float32 (samples,) in [-1, 1]."""
-        begin, length = self.places[utt_id, speed_number]
+        length = self.num_samples(utt_id, speed_number)
+        begin = int(self.ends[speed_number, self.row_of[utt_id]]) - length
         end = length if stop is None else min(stop, length)
         return self.samples[begin + start : begin + end].astype(np.float32) / FULL_SCALE
 
@@ -74,14 +67,6 @@ def _fingerprint(rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence
     """Return a checksum of all that decides the file: paths, cuts, rate and speeds."""
     cuts = [(utt_id, row["wav"], int(row["start"]), int(row["stop"])) for utt_id, row in rows.items()]
     return hashlib.sha256(repr((cuts, sample_rate, list(speeds))).encode()).hexdigest()
-
-
-def _read_index(path: Path) -> dict:
-    """Return the index of an earlier run, or nothing when there is none that can be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _store(rows: Mapping[str, Mapping], sample_rate: int, speeds: Sequence[float], path: Path) -> dict:

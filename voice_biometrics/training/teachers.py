@@ -19,7 +19,6 @@ manifest, speeds and teacher is reused.
 import hashlib
 import importlib.util
 import io
-import json
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,13 +30,12 @@ from types import ModuleType
 import numpy as np
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from numpy.lib.format import open_memmap
 from speechbrain.utils.distributed import infer_device, run_on_main
 from tqdm import tqdm
 
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.files import write_json
+from voice_biometrics.common.files import written_whole
 from voice_biometrics.common.manifest import data_roots, read_manifest
 from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, computed_side_by_side, embed
 from voice_biometrics.training.dataio import CropReader, whole_utterance
@@ -248,63 +246,39 @@ def embed_with_teacher(
     """
     teacher = load_teacher(teacher_path, device)
     work = {"teacher": teacher.name, "manifest_sha256": manifest_sha256(rows), "speeds": list(speeds)}
-    if target.is_file() and _work_of(TeacherEmbeddings.read(target)) == work:
+    found = TeacherEmbeddings.read(target) if target.is_file() else None
+    if found and all(getattr(found, key) == value for key, value in work.items()):
         logger.info("The embeddings of %s are in %s", teacher.name, target)
         return
     utterances = sorted(rows)
-    progress = _Partial(target, work, (len(speeds), len(utterances)), teacher)
+    partial = _open_partial(target, work, (len(speeds), len(utterances)), teacher)
     for speed_number, speed in enumerate(speeds):
-        waiting = [row for row in range(len(utterances)) if not progress.is_done(speed_number, row)]
+        waiting = np.flatnonzero(np.isnan(partial[speed_number, :, 0])).tolist()
         bar = tqdm(total=len(waiting), desc=f"teacher, speed {speed:g}", unit="utt", dynamic_ncols=True)
         batches = _read_batches({row: rows[utterances[row]] for row in waiting}, replacements, speed)
         for numbers, embeddings in computed_side_by_side(teacher.embed, batches, device):
             if not np.isfinite(embeddings).all():
                 bad = numbers[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
                 raise InputError(f"utterance {utterances[bad]}: its embedding by {teacher.name} is not finite")
-            progress.keep(speed_number, numbers, embeddings)
+            partial[speed_number, numbers] = embeddings
+            partial.flush()
             bar.update(len(numbers))
         bar.close()
-    TeacherEmbeddings(utterances, list(speeds), progress.embeddings(), teacher.name, work["manifest_sha256"]).write(
-        target
-    )
-    progress.remove()
+    embeddings = np.array(partial)
+    TeacherEmbeddings(utterances, list(speeds), embeddings, teacher.name, work["manifest_sha256"]).write(target)
+    for path in target.parent.glob(f"{target.stem}.*.partial.npy"):
+        path.unlink()
 
 
-def _work_of(found: TeacherEmbeddings) -> dict:
-    """Return what decides the embeddings of a finished file."""
-    return {"teacher": found.teacher, "manifest_sha256": found.manifest_sha256, "speeds": found.speeds}
-
-
-class _Partial:
-    """Embeddings that are done so far, in a memory-mapped file beside the target; rows to come are NaN."""
-
-    def __init__(self, target: Path, work: dict, shape: tuple[int, int], teacher: Teacher) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.record = target.with_suffix(".partial.npy"), target.with_suffix(".partial.json")
-        try:
-            started = json.loads(self.record.read_text(encoding="utf-8")) == work
-            self.array = open_memmap(self.path, "r+") if started else None
-        except (OSError, ValueError):
-            self.array = None
-        if self.array is None or self.array.shape[:2] != shape:
-            dims = teacher.embed(np.zeros((1, SAMPLE_RATE), np.float32)).shape[1]
-            self.array = open_memmap(self.path, "w+", np.float32, (*shape, dims))
-            self.array[:] = np.nan
-            write_json(work, self.record)
-
-    def is_done(self, speed_number: int, row: int) -> bool:
-        return not np.isnan(self.array[speed_number, row, 0])
-
-    def keep(self, speed_number: int, rows: list[int], embeddings: np.ndarray) -> None:
-        self.array[speed_number, rows] = embeddings
-        self.array.flush()
-
-    def embeddings(self) -> np.ndarray:
-        return np.array(self.array)
-
-    def remove(self) -> None:
-        self.path.unlink()
-        self.record.unlink()
+def _open_partial(target: Path, work: dict, shape: tuple[int, int], teacher: Teacher) -> np.ndarray:
+    """Open the embeddings that are done so far (*shape, dims), NaN if not yet: a memory-mapped file for this work."""
+    digest = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
+    path = target.with_suffix(f".{digest}.partial.npy")
+    if not path.is_file():
+        dims = teacher.embed(np.zeros((1, SAMPLE_RATE), np.float32)).shape[1]
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.full((*shape, dims), np.nan, np.float32))
+    return np.load(path, mmap_mode="r+")
 
 
 def _num_samples(row: Mapping, speed: float) -> int:
@@ -329,10 +303,8 @@ def _read_batches(
 
 def _read(row: Mapping, replacements: Mapping[str, str], speed: float) -> np.ndarray:
     """Return an utterance at a speed (samples,), cut or repeated to the length at which it is embedded."""
-    wav = row["wav"]
-    root, slash, below = wav.partition("/")
-    if root[:1] == "$":
-        wav = f"{replacements[root[1:]]}{slash}{below}"
+    root, _, below = row["wav"].partition("/")
+    path = f"{replacements[root[1:]]}/{below}" if root.startswith("$") else row["wav"]
     num_samples = _num_samples(row, speed)
-    samples = read_audio(wav, SAMPLE_RATE, int(row["start"]), int(row["stop"]), speed)
+    samples = read_audio(path, SAMPLE_RATE, int(row["start"]), int(row["stop"]), speed)
     return repeat_to(samples, num_samples)[:num_samples].astype(np.float32)

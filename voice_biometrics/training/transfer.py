@@ -95,19 +95,15 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Load ``weights`` into ``module``; InputError names the first missing, unknown or misshapen tensor."""
+    """Load ``weights`` into ``module``; InputError names the missing, unknown and misshapen tensors."""
     prefix = f"{NETWORK}."
     if any(name.startswith(prefix) for name in weights):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
-            raise InputError(
-                f"{path}: a different network from that of the hparams: tensor {name}: expected "
-                f"{expected.get(name, 'none')}, found {found.get(name, 'none')}"
-            )
-    module.load_state_dict(weights)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        found = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: a different network from that of the hparams: {found}") from error
 
 
 def _check_run_folder(folder: Path, checkpoint: Checkpoint) -> None:

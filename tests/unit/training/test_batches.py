@@ -41,19 +41,16 @@ def test_speakers_count_alike_and_all_of_their_utterances_are_used():
     assert max(of_speaker.values()) < 1.1 * min(of_speaker.values())
 
 
-@pytest.mark.parametrize(
-    "batch_size, per_speaker, found",
-    [
+def test_batches_that_cannot_be_filled_are_refused():
+    for batch_size, per_speaker, found in (
         (6, 1, "utterances_per_speaker"),
         (6, 4, "batch_size 6"),
         (12, 2, "6 speakers.* 5 "),
         (6, 3, "speaker d: expected at least 3"),
         (6, -2, "utterances_per_speaker"),
-    ],
-)
-def test_batches_that_cannot_be_filled_are_refused(batch_size, per_speaker, found):
-    with pytest.raises(InputError, match=found):
-        SpeakerBatches(SPEAKERS, batch_size, per_speaker, seed=0)
+    ):
+        with pytest.raises(InputError, match=found):
+            SpeakerBatches(SPEAKERS, batch_size, per_speaker, seed=0)
 
 
 def loaded(monkeypatch, per_speaker: int, num_processes: int, batch_size: int = 12) -> list[list[set[int]]]:

@@ -55,10 +55,10 @@ def test_a_short_utterance_is_repeated_not_padded_and_zero_means_whole_utterance
     assert crop(reader(0), ramp).shape == (32000,)
 
 
-@pytest.mark.parametrize("rate", [8000, 44100])
-def test_a_crop_of_another_rate_has_the_same_length(tmp_path, rate):
-    soundfile.write(tmp_path / "a.wav", np.full(2 * rate, 0.1), rate)
-    assert reader(1.0)("u", str(tmp_path / "a.wav"), 0, 2 * rate, 2.0, "s").shape == (16000,)
+def test_a_crop_of_another_rate_has_the_same_length(tmp_path):
+    for rate in (8000, 44100):
+        soundfile.write(tmp_path / "a.wav", np.full(2 * rate, 0.1), rate)
+        assert reader(1.0)("u", str(tmp_path / "a.wav"), 0, 2 * rate, 2.0, "s").shape == (16000,)
 
 
 def prepared(corpus: Path, folder: Path, *more: str, held_out: int = 2) -> dict:
@@ -83,10 +83,10 @@ def test_a_long_utterance_gives_several_crops_each_drawn_by_itself(tmp_path):
     assert [int(item["spk_id_encoded"]) for item in items] == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("every_s, crop_s", [(-1.0, 3.0), (2.0, 0)])
-def test_several_crops_of_whole_utterances_and_a_negative_interval_are_refused(every_s, crop_s):
-    with pytest.raises(InputError, match="crop_every_s"):
-        several_crops({}, every_s, crop_s)
+def test_several_crops_of_whole_utterances_and_a_negative_interval_are_refused():
+    for every_s, crop_s in ((-1.0, 3.0), (2.0, 0)):
+        with pytest.raises(InputError, match="crop_every_s"):
+            several_crops({}, every_s, crop_s)
 
 
 SPEEDS = [0.8, 1.0, 1.25]
@@ -103,10 +103,10 @@ def pitch_hz(samples: torch.Tensor) -> float:
     return float(torch.fft.rfft(samples * torch.hann_window(samples.numel())).abs().argmax() * 16000 / samples.numel())
 
 
-@pytest.mark.parametrize("duration_s", [1.0, 3.0])
-def test_a_crop_at_another_speed_is_as_long_and_as_much_higher(tone, duration_s):
-    crops = reader(duration_s, speeds=SPEEDS)
-    for number in range(10):
+def test_a_crop_at_another_speed_is_as_long_and_as_much_higher(tone):
+    for number in range(20):
+        duration_s = 1.0 if number < 10 else 3.0
+        crops = reader(duration_s, speeds=SPEEDS)
         heard = crop(crops, tone, f"u{number}")
         assert heard.shape == (round(duration_s * 16000),)
         assert pitch_hz(heard) == pytest.approx(1000 * SPEEDS[crops.speed_number(f"u{number}")], rel=0.01)

