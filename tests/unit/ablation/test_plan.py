@@ -27,9 +27,8 @@ def test_seeds_of_one_variant_and_the_order_of_runs(monkeypatch):
     assert request.base == "ecapa_small" and request.overrides["fbank"] == ["--lr", "0.1"]
 
 
-@pytest.mark.parametrize(
-    "given, named",
-    [
+def test_bad_input_is_refused_by_name(tmp_path, monkeypatch, capsys):
+    for given, named in (
         (["fbnak", "--seeds", "1"], "did you mean fbank?"),
         (["nowhere.yaml", "--seeds", "1"], "nowhere.yaml: not found"),
         (["fbank", "fbank", "--seeds", "1"], "fbank: named twice"),
@@ -43,16 +42,14 @@ def test_seeds_of_one_variant_and_the_order_of_runs(monkeypatch):
         (["fbank", "--seeds", "1", "--jobs", "0"], "--jobs 0"),
         (["fbank", "--seeds", "1", "--valid_speakers", "0"], "--valid_speakers"),
         (["fbank", "--seeds", "1", "--fbank.split_seed", "1"], "variant fbank"),
-    ],
-)
-def test_bad_input_is_refused_by_name(tmp_path, monkeypatch, capsys, given, named):
-    monkeypatch.chdir(ROOT)
-    write_speakers(tmp_path / "corpus", num_speakers=5, num_utterances=2, duration_s=0.1)
-    own = ["--base", "tests/hparams/tiny.yaml", "--corpus", "speaker_folders"]
-    folders = ["--data_folder", str(tmp_path / "corpus"), "--output_folder", str(tmp_path / "study")]
-    with pytest.raises(SystemExit) as end:
-        run_ablations.main([*given, *own, *folders])
-    assert end.value.code == 2 and named in capsys.readouterr().err
+    ):
+        monkeypatch.chdir(ROOT)
+        write_speakers(tmp_path / "corpus", num_speakers=5, num_utterances=2, duration_s=0.1)
+        own = ["--base", "tests/hparams/tiny.yaml", "--corpus", "speaker_folders"]
+        folders = ["--data_folder", str(tmp_path / "corpus"), "--output_folder", str(tmp_path / "study")]
+        with pytest.raises(SystemExit) as end:
+            run_ablations.main([*given, *own, *folders])
+        assert end.value.code == 2 and named in capsys.readouterr().err
 
 
 def test_help_fits_a_screen(capsys):

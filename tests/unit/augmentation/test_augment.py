@@ -61,12 +61,12 @@ def test_a_crop_follows_from_seed_epoch_and_utterance_alone(make, kind):
     assert first.dtype == np.float32 and first.shape == SPEECH.shape and np.isfinite(first).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_share_of_altered_crops_is_the_one_that_was_asked_for(make, kind):
-    augmentation = make(**{kind: 0.3})
+def test_the_share_of_altered_crops_is_the_one_that_was_asked_for(make):
     crop = SPEECH[:4000]
-    num_altered = sum(not np.array_equal(augmentation(crop, 1, f"u{i}", "s"), crop) for i in range(300))
-    assert 60 < num_altered < 120
+    for kind in KINDS:
+        augmentation = make(**{kind: 0.3})
+        num_altered = sum(not np.array_equal(augmentation(crop, 1, f"u{i}", "s"), crop) for i in range(300))
+        assert 60 < num_altered < 120, kind
 
 
 def test_one_kind_does_not_bring_another_with_it(make):
@@ -143,17 +143,14 @@ def test_each_speed_comes_in_turn_and_by_seed_epoch_and_utterance(make):
     assert numbers != [augmentation.speed_number(2, f"u{i}") for i in range(300)]
 
 
-@pytest.mark.parametrize(
-    "arguments, found",
-    [
+def test_what_cannot_be_done_is_refused_by_name():
+    for arguments, found in (
         ({"room": 1.5}, "augment_room 1.5"),
         ({"noise": -0.1}, "augment_noise -0.1"),
         ({"speeds": []}, "speeds"),
         ({"speeds": [1.0, 1.0]}, "different numbers"),
         ({"speeds": [3.0]}, "0.5 to 2"),
         ({"speeds": 0.9}, "speeds"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_by_name(arguments, found):
-    with pytest.raises(InputError, match=found):
-        Augmentation(RATE, 1, **arguments)
+    ):
+        with pytest.raises(InputError, match=found):
+            Augmentation(RATE, 1, **arguments)

@@ -65,11 +65,12 @@ def test_a_measured_response_of_another_rate_is_resampled(tmp_path):
     assert np.abs(room[1:]).argmax() == pytest.approx(999, abs=2)
 
 
-@pytest.mark.parametrize("level, duration_s, found", [(1, 11, "11 s"), (1, 0, "empty"), (0, 1, "silent")])
-def test_a_file_that_is_no_impulse_response_is_told(tmp_path, level, duration_s, found):
-    soundfile.write(tmp_path / "noise.wav", np.full(duration_s * 8000, float(level)), 8000)
-    with pytest.raises(InputError, match=f"noise.wav.*found: {found}.*--rir_folder"):
-        RecordedRooms(str(tmp_path), RATE).draw(np.random.default_rng(0))
+def test_a_file_that_is_no_impulse_response_is_told(tmp_path):
+    for level, duration_s, found in ((1, 11, "11 s"), (1, 0, "empty"), (0, 1, "silent")):
+        (tmp_path / found).mkdir()
+        soundfile.write(tmp_path / found / "noise.wav", np.full(duration_s * 8000, float(level)), 8000)
+        with pytest.raises(InputError, match=f"noise.wav.*found: {found}.*--rir_folder"):
+            RecordedRooms(str(tmp_path / found), RATE).draw(np.random.default_rng(0))
 
 
 def test_coloured_noise_goes_from_bright_to_dull_and_follows_from_the_seed(few_sources):

@@ -32,19 +32,19 @@ def reference(samples: np.ndarray) -> np.ndarray:
     return np.stack([fbank.get_frame(number) for number in range(fbank.num_frames_ready)])
 
 
-@pytest.mark.parametrize("num_samples", [400, 7999, 8000, 8079, 8080, 16001])
-def test_log_mels_equal_kaldi_native_fbank(num_samples):
-    samples = speechlike(num_samples)
-    expected = reference(samples)
-    found = KaldiLogMel()(torch.from_numpy(samples).unsqueeze(0))[0].numpy()
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() < 1e-4
+def test_log_mels_equal_kaldi_native_fbank():
+    for num_samples in (400, 7999, 8000, 8079, 8080, 16001):
+        samples = speechlike(num_samples)
+        expected = reference(samples)
+        found = KaldiLogMel()(torch.from_numpy(samples).unsqueeze(0))[0].numpy()
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() < 1e-4, num_samples
 
 
-@pytest.mark.parametrize("num_samples", [8000, 8160])
-def test_a_hop_of_20_ms_keeps_every_second_frame(num_samples):
-    wavs = torch.from_numpy(speechlike(num_samples)).unsqueeze(0)
-    torch.testing.assert_close(KaldiMFCC(hop_length=20)(wavs), KaldiMFCC()(wavs)[:, ::2])
+def test_a_hop_of_20_ms_keeps_every_second_frame():
+    for num_samples in (8000, 8160):
+        wavs = torch.from_numpy(speechlike(num_samples)).unsqueeze(0)
+        torch.testing.assert_close(KaldiMFCC(hop_length=20)(wavs), KaldiMFCC()(wavs)[:, ::2])
 
 
 def test_the_cosine_transform_can_be_undone():
@@ -84,18 +84,10 @@ def test_features_are_differentiable_and_do_not_depend_on_the_batch():
     torch.testing.assert_close(KaldiMFCC(top_db=80)(wavs[1:2]), features[1:2], atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options, item", [({"hop_length": 15}, "hop_length"), ({"sample_rate": 8000}, "sample_rate")])
-def test_bad_options_are_named(options, item):
-    with pytest.raises(ValueError, match=item):
-        KaldiLogMel(**options)
-
-
-def test_more_coefficients_than_mels_are_refused():
-    with pytest.raises(ValueError, match="n_mfcc"):
-        KaldiMFCC(n_mfcc=81)
-
-
-@pytest.mark.parametrize("shape", [(16000,), (1, 399), (1, 1, 16000)])
-def test_bad_waveforms_are_named(shape):
-    with pytest.raises(ValueError, match="waveforms"):
-        KaldiMFCC()(torch.zeros(shape))
+def test_bad_options_and_waveforms_are_named():
+    for options in ({"hop_length": 15}, {"sample_rate": 8000}, {"n_mfcc": 81}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            KaldiMFCC(**options)
+    for shape in ((16000,), (1, 399), (1, 1, 16000)):
+        with pytest.raises(ValueError, match="waveforms"):
+            KaldiMFCC()(torch.zeros(shape))

@@ -37,14 +37,10 @@ def test_the_network_and_its_head_have_exactly_the_original_number_of_parameters
     assert count_trainable(model) + count_trainable(head) == 1_329_039
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 61])
-def test_any_number_of_frames_gives_one_embedding_an_utterance(model, num_frames):
-    assert model(torch.randn(2, num_frames, 80)).shape == (2, 1, 192)
-
-
-def test_input_size_and_embedding_size_can_be_chosen():
-    model = OriginalEcapa(input_size=40, lin_neurons=64)
-    assert model(torch.randn(2, 30, 40)).shape == (2, 1, 64)
+def test_any_number_of_frames_gives_one_embedding_an_utterance_of_the_chosen_size(model):
+    for num_frames in (1, 2, 61):
+        assert model(torch.randn(2, num_frames, 80)).shape == (2, 1, 192)
+    assert OriginalEcapa(input_size=40, lin_neurons=64)(torch.randn(2, 30, 40)).shape == (2, 1, 64)
 
 
 def test_every_part_before_the_pooling_keeps_the_number_of_frames(model):
@@ -55,10 +51,10 @@ def test_every_part_before_the_pooling_keeps_the_number_of_frames(model):
         assert frames.shape == (2, 80, 37)
 
 
-@pytest.mark.parametrize("shape", [(60, 80), (2, 60, 79), (2, 80, 60), (2, 0, 80)])
-def test_features_of_a_wrong_shape_are_an_error_that_tells_it(model, shape):
-    with pytest.raises(ValueError, match=r"expected \(batch, frames, 80\), found \(" + str(shape[0])):
-        model(torch.zeros(shape))
+def test_features_of_a_wrong_shape_are_an_error_that_tells_it(model):
+    for shape in ((60, 80), (2, 60, 79), (2, 80, 60), (2, 0, 80)):
+        with pytest.raises(ValueError, match=r"expected \(batch, frames, 80\), found \(" + str(shape[0])):
+            model(torch.zeros(shape))
 
 
 def test_an_embedding_is_the_same_alone_and_in_a_batch_of_equal_lengths(model, feats):
