@@ -19,12 +19,11 @@ of speakers), and a run folder <variant>/<seed> for each run.
 """
 
 import argparse
-import contextlib
 import functools
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
@@ -45,7 +44,8 @@ def main(arguments: list[str]) -> None:
     """Carry out the runs that a study lacks, and write its tables and plots."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options, request = read_request(arguments)
-    with manifest_folder(request, options.dry_run) as folder:
+    with tempfile.TemporaryDirectory() if options.dry_run else only_run_in(request.folder) as temporary:
+        folder = Path(temporary or request.folder)
         runs = plan_runs(request, manifests_in(folder / "manifests"), folder / TRIALS)
         print_plan(runs)
         if options.dry_run:
@@ -90,17 +90,6 @@ def read_seeds(texts: Sequence[str], variant: str) -> list[int]:
     if not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
         raise InputError(f"--seeds {' '.join(texts)}: expected whole numbers from 0, each once")
     return [int(text) for text in texts]
-
-
-@contextlib.contextmanager
-def manifest_folder(request: Request, dry_run: bool) -> Iterator[Path]:
-    """Context manager: yield the study folder, locked for this process, or for a dry run a temporary folder."""
-    if dry_run:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-    else:
-        with only_run_in(request.folder):
-            yield request.folder
 
 
 def manifests_in(folder: Path) -> ManifestsOf:

@@ -132,7 +132,7 @@ def plain_dataset(hparams: dict) -> tuple[DynamicItemDataset, int]:
 
 def time_steps(brain: sb.Brain, dataset: DynamicItemDataset, hparams: dict, num_steps: int) -> Measured:
     """Train one step, then time ``num_steps`` more, from the reading of the audio to the new weights."""
-    loading = train_loader_options(hparams, [row["spk_id"] for row in dataset.data.values()])
+    loading = train_loader_options(hparams, [row["spk_id"] for row in dataset.data.values()], brain.device)
     batches = itertools.chain.from_iterable(itertools.repeat(brain.make_dataloader(dataset, sb.Stage.TRAIN, **loading)))
     brain.on_fit_start()
     hparams["epoch_counter"].current = 1

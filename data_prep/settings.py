@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 
 from data_prep.corpus import Corpus
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.manifest import CorpusFolder, corpus_folders
+from voice_biometrics.common.manifest import CorpusFolder, corpus_folders, data_roots
 
 CORPORA = ("common_voice", "demo_voices", "librispeech", "speaker_folders", "speechocean762", "voxceleb")  # modules
 
@@ -67,6 +67,11 @@ class Settings:
                 "and no valid_corpus"
             )
         return dict(zip(labels, amounts, strict=True))
+
+    def replacements(self) -> dict[str, str]:
+        """Return the folder of each ``$data_root`` or, with joined corpora, ``$data_root.<label>``."""
+        self._folders()
+        return data_roots(self.corpus, self.data_folder)
 
     def _folders(self) -> list[CorpusFolder]:
         names = [name.strip() for name in self.corpus.split(",") if name.strip()]

@@ -120,41 +120,33 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     Raises InputError when the table lacks a column or has no rows, when a row is too short, or for bytes that are not
     UTF-8.
     """
-    columns: list[str] = []
-    number = num_rows = 0
+    number, is_empty = 0, True
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as lines:  # a sentence may hold other line separators
-            for number, line in enumerate(lines, 1):
+            columns = _check_columns(path, next(lines, "").rstrip("\r\n").split("\t"))
+            start = columns.index("sentence")
+            for number, line in enumerate(lines, 2):
                 fields = line.rstrip("\r\n").split("\t")
-                if number == 1:
-                    columns = _check_columns(path, fields)
-                elif fields != [""]:
-                    num_rows += 1
-                    yield number, _to_row(path, number, columns, fields)
+                if fields == [""]:
+                    continue
+                surplus, is_empty = len(fields) - len(columns), False
+                if surplus < 0:
+                    raise InputError(f"{path}, line {number}: expected {len(columns)} fields, found {len(fields)}")
+                fields[start : start + surplus + 1] = ["\t".join(fields[start : start + surplus + 1])]  # tabs in it
+                yield number, dict(zip(columns, fields, strict=True))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, after line {number}: expected UTF-8: {error}") from error
-    if not num_rows:
-        found = "a header only" if number else "an empty file"
-        raise InputError(f"{path}: expected at least one clip, found {found}; move the language's folder away")
+    if is_empty:
+        raise InputError(f"{path}: expected at least one clip, found a header only; move the language's folder away")
 
 
 def _check_columns(path: Path, columns: list[str]) -> list[str]:
     """Return the columns of the header; InputError when one that is needed is missing."""
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
-        found = ", ".join(columns)[:200]
+        found = ", ".join(columns)[:200] or "an empty file"
         raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing in: {found}")
     return columns
-
-
-def _to_row(path: Path, number: int, columns: list[str], fields: list[str]) -> dict[str, str]:
-    """Return a row as a dict. Surplus fields come from tabs in the sentence and are joined to it."""
-    surplus = len(fields) - len(columns)
-    if surplus < 0:
-        raise InputError(f"{path}, line {number}: expected {len(columns)} fields, found {len(fields)}")
-    start = columns.index("sentence")
-    end = start + surplus + 1
-    return dict(zip(columns, [*fields[:start], "\t".join(fields[start:end]), *fields[end:]], strict=True))
 
 
 def _check_listed_once(data_folder: Path, clips: list[Clip]) -> None:

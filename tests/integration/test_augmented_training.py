@@ -80,10 +80,7 @@ def test_an_augmented_run_that_was_stopped_within_an_epoch_goes_on_exactly(corpu
     pd.testing.assert_frame_equal(a, b, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "key, value, told", [("noise", "2", "augment_noise 2"), ("channel", "-1", "augment_channel -1")]
-)
-def test_an_impossible_share_is_refused_with_one_line(corpus, tmp_path, capsys, key, value, told):
+def test_an_impossible_share_is_refused_with_one_line(corpus, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        train.main(arguments(corpus, tmp_path / "run", "ecapa_small", f"--augment_{key}", value))
-    assert end.value.code == 2 and told in capsys.readouterr().err
+        train.main(arguments(corpus, tmp_path / "run", "ecapa_small", "--augment_noise", "2"))
+    assert end.value.code == 2 and "augment_noise 2" in capsys.readouterr().err

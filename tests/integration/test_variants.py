@@ -16,6 +16,7 @@ from voice_biometrics.training.brain import SpeakerBrain
 
 BEST = Path("hparams/ecapa_small_best.yaml")
 ABLATIONS = Path("hparams/ablations")
+VARIANTS = [path for path in sorted(ABLATIONS.rglob("*.yaml")) if path.parent.name != "augmentation"]  # tested apart
 QUICK = ["--number_of_epochs", "1", "--batch_size", "8", "--sentence_len", "0.4", "--valid_speakers", "2"]
 QUICK += ["--precision", "fp32", "--device", "cpu"]
 
@@ -84,7 +85,7 @@ def published(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [BEST, *sorted(ABLATIONS.rglob("*.yaml"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [BEST, *VARIANTS], ids=lambda path: path.stem)
 def test_each_variant_trains_and_evaluates(corpus, tmp_path, path, request):
     changes = {"data_folder": corpus} | changes_of(path, request)
     given = arguments(path, output_folder=tmp_path / "run", **changes)

@@ -9,15 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import torch
 
-from voice_biometrics.augmentation.effects import (
-    add_noise,
-    convolve,
-    equalise,
-    equaliser_response,
-    generator_for,
-    scale_to_peak,
-    telephone_line,
-)
+from voice_biometrics.augmentation import effects
+from voice_biometrics.augmentation.effects import generator_for
 from voice_biometrics.augmentation.rooms_and_noises import (
     Babble,
     ColouredNoise,
@@ -63,17 +56,13 @@ class Augmentation:
 
     Arguments
     ---------
-    sample_rate : of the crops, Hz.
-    seed : of the random choices.
     speeds : one is drawn for each crop; 1.0 is the original speed.
     room, noise, channel, telephone : fraction of crops, 0 to 1, with reverberation; with coloured noise, babble of
         other training speakers or recorded noise; with another microphone and level; with a telephone line.
     noise_folder : recorded noises, such as MUSAN; "": none.
     rir_folder : measured impulse responses, used beside simulated rooms; "": none.
 
-    Raises
-    ------
-    InputError : a fraction is not within 0 and 1, or speeds are not different numbers of 0.5 to 2.
+    Raises InputError if a fraction is not within 0 and 1, or speeds are not different numbers of 0.5 to 2.
     """
 
     def __init__(
@@ -123,16 +112,18 @@ class Augmentation:
         rng = generator_for(f"augmentation/{self.seed}/{epoch}/{utt_id}")
         drawn = {name: rng.random() < share for name, share in self.shares.items()}
         if drawn["room"]:
-            samples = convolve(samples, self.rooms[rng.integers(len(self.rooms))].draw(rng))
+            samples = effects.convolve(samples, self.rooms[rng.integers(len(self.rooms))].draw(rng))
         if drawn["noise"]:
             noise = self.noises[rng.integers(len(self.noises))]
-            samples = add_noise(samples, noise.draw(samples.size, rng, spk_id), rng.uniform(*SNR_DB[type(noise)]))
+            samples = effects.add_noise(
+                samples, noise.draw(samples.size, rng, spk_id), rng.uniform(*SNR_DB[type(noise)])
+            )
         if drawn["channel"]:
-            samples = equalise(samples, draw_microphone(self.sample_rate, rng))
-            samples = scale_to_peak(samples, np.exp(rng.uniform(*np.log(PEAK))))
+            samples = effects.equalise(samples, draw_microphone(self.sample_rate, rng))
+            samples = effects.scale_to_peak(samples, np.exp(rng.uniform(*np.log(PEAK))))
         if drawn["telephone"]:
             band_hz = (int(rng.choice(TELEPHONE_LOW_HZ)), int(rng.choice(TELEPHONE_HIGH_HZ)))
-            samples = telephone_line(samples, self.sample_rate, band_hz, int(rng.choice(TELEPHONE_BITS)))
+            samples = effects.telephone_line(samples, self.sample_rate, band_hz, int(rng.choice(TELEPHONE_BITS)))
         return samples
 
 
@@ -150,4 +141,4 @@ def draw_microphone(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Return the impulse response (taps,) of an equaliser with random bands."""
     num_bands = rng.integers(*MICROPHONE_BANDS, endpoint=True)
     band_hz = np.sort(np.exp(rng.uniform(*np.log(MICROPHONE_HZ), num_bands)))
-    return equaliser_response(sample_rate, rng.uniform(*MICROPHONE_DB, num_bands), band_hz, MICROPHONE_S)
+    return effects.equaliser_response(sample_rate, rng.uniform(*MICROPHONE_DB, num_bands), band_hz, MICROPHONE_S)

@@ -59,11 +59,7 @@ class EcapaSharedAttention(FastECAPA):
 class EcapaTransformer(FastECAPA):
     """A transformer layer, without positional encoding, between the blocks and the pooling.
 
-    Arguments
-    ---------
-    args, options : of ``ECAPA_TDNN``; the layer has the width of its last channels.
-    num_heads : of the self-attention.
-    feedforward : hidden width of the layer.
+    It has the width of the last channels; ``feedforward`` is its hidden width.
     """
 
     def __init__(self, *args, num_heads: int = 4, feedforward: int = 256, **options) -> None:
@@ -95,10 +91,7 @@ class MeanStdPooling(nn.Module):
     """Mean and standard deviation of each channel over the valid frames."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return (utterances, 2 * channels, 1) of ``x`` (utterances, channels, frames).
-
-        ``lengths`` (utterances,) in (0, 1] are the fractions of valid frames.
-        """
+        """Return (utterances, 2 * channels, 1) of ``x`` (utterances, channels, frames), padded beyond ``lengths``."""
         weights = _valid_frames(x, lengths).unsqueeze(1).float()  # (utterances, 1, frames)
         return weighted_mean_std(x, weights / weights.sum(dim=2, keepdim=True)).unsqueeze(2)
 

@@ -52,19 +52,9 @@ class TorchaudioMFCC(nn.Module):
 
     @fwd_default_precision(cast_inputs=torch.float32)
     def forward(self, wavs: Tensor) -> Tensor:
-        """Compute the features of a batch.
+        """Turn waveforms (batch, samples) into (batch, 1 + samples // hop, n_mfcc), in fp32 even under autocast.
 
-        Arguments
-        ---------
-        wavs: (batch, samples), in full precision even where autocast is on.
-
-        Returns
-        -------
-        (batch, frames, n_mfcc), with ``1 + samples // hop`` frames.
-
-        Raises
-        ------
-        ValueError: not (batch, samples), or too few samples to reflect at the edges.
+        Raises ValueError for another shape, or too few samples to reflect at the edges.
         """
         min_samples = self.mfcc.MelSpectrogram.n_fft // 2 + 1
         if wavs.dim() != 2 or wavs.shape[1] < min_samples:

@@ -12,13 +12,7 @@ from torch.nn.functional import normalize
 
 
 class SubCentreClassifier(Classifier):
-    """SpeechBrain's cosine head with several centres per class; the nearest one counts.
-
-    Arguments
-    ---------
-    input_size : dimensions of an embedding.
-    out_neurons : number of classes.
-    num_centres : centres per class.
+    """SpeechBrain's cosine head with ``num_centres`` centres per class; the nearest one counts.
 
     Source: Deng et al., "Sub-center ArcFace", ECCV 2020, equation 4.
     """
@@ -43,10 +37,8 @@ class SoftmaxClassifier(Sequential):
 class ScaledEmbeddings(nn.Module):
     """Head for losses that compare embeddings with each other: scales unit-length embeddings by a learned factor.
 
-    Arguments
-    ---------
-    scale : initial factor; its logarithm is learned, so it stays positive.
-    out_neurons : ignored, since there are no weights per class.
+    ``scale`` is its initial value; the logarithm is learned, so it stays positive. There are no weights per class, so
+    ``out_neurons`` is ignored.
     """
 
     def __init__(self, scale: float = 10.0, out_neurons: int = 0) -> None:

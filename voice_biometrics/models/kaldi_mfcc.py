@@ -62,19 +62,10 @@ class KaldiLogMel(nn.Module):
 
     @fwd_default_precision(cast_inputs=torch.float32)
     def forward(self, wavs: Tensor) -> Tensor:
-        """Compute the log-mel energies of a batch.
+        """Turn waveforms (batch, samples) in [-1, 1] into natural logarithms (batch, frames, n_mels).
 
-        Arguments
-        ---------
-        wavs: (batch, samples) in [-1, 1], in full precision even under autocast.
-
-        Returns
-        -------
-        (batch, frames, n_mels), natural logarithms; with a hop of 10 ms there are ``round(samples / hop)`` frames.
-
-        Raises
-        ------
-        ValueError: not (batch, samples), or fewer samples than one window.
+        They are computed in fp32 even under autocast; with a hop of 10 ms there are ``round(samples / hop)`` frames.
+        Raises ValueError for another shape, or fewer samples than one window.
         """
         if wavs.dim() != 2 or wavs.shape[1] < self.window_samples:
             raise ValueError(
@@ -117,16 +108,8 @@ class KaldiLogMel(nn.Module):
 class KaldiMFCC(nn.Module):
     """MFCC of Kaldi's log-mel energies: an orthonormal cosine transform, no lifter.
 
-    Called like SpeechBrain's ``MFCC``.
-
-    Arguments
-    ---------
-    n_mfcc: coefficients a frame.
-    options: those of ``KaldiLogMel``.
-
-    Raises
-    ------
-    ValueError: ``n_mfcc`` is more than ``n_mels``, or see ``KaldiLogMel``.
+    Called like SpeechBrain's ``MFCC``, with the ``options`` of ``KaldiLogMel``. Raises ValueError as that does, or if
+    ``n_mfcc`` is more than ``n_mels``.
     """
 
     def __init__(self, n_mfcc: int = 80, n_mels: int = 80, **options) -> None:

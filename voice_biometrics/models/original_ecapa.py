@@ -24,16 +24,9 @@ MIN_VARIANCE = 1e-6  # keeps the gradient of the square root finite, in half pre
 
 
 def weighted_mean_std(frames: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean and standard deviation over time, joined.
+    """Return weighted means, then standard deviations (at least ``sqrt(MIN_VARIANCE)``): (batch, 2 * channels).
 
-    Arguments
-    ---------
-    frames: (batch, channels, frames).
-    weights: (batch, 1, frames), summing to one over the frames.
-
-    Returns
-    -------
-    (batch, 2 * channels): the means, then the standard deviations (at least ``sqrt(MIN_VARIANCE)``).
+    ``frames`` are (batch, channels, frames); ``weights`` (batch, 1, frames) sum to one over the frames.
 
     Source: weighted statistics of https://arxiv.org/abs/1803.10963, equations 5 and 6, with the variance taken around
     the mean so that rounding cannot make it negative.
@@ -47,11 +40,6 @@ class AttentivePooling(nn.Module):
     """Pool frames by attention with one weight a frame, shared by all channels.
 
     The weight of a frame is scored on the frame joined with the plain mean and deviation of its utterance.
-
-    Arguments
-    ---------
-    channels: channels of a frame.
-    attention_neurons: neurons of the scoring layer.
     """
 
     def __init__(self, channels: int, attention_neurons: int) -> None:
@@ -133,15 +121,7 @@ def make_block() -> nn.Sequential:
 
 
 class OriginalEcapa(nn.Module):
-    """Features of an utterance to its embedding, called like SpeechBrain's ``ECAPA_TDNN``.
-
-    Arguments
-    ---------
-    input_size: features a frame.
-    lin_neurons: dimensions of the embedding.
-
-    Source: see the module's docstring.
-    """
+    """Features of an utterance to its embedding, called like SpeechBrain's ``ECAPA_TDNN``."""
 
     def __init__(self, input_size: int = 80, lin_neurons: int = 192) -> None:
         super().__init__()
@@ -156,21 +136,11 @@ class OriginalEcapa(nn.Module):
         self.embed = nn.Sequential(nn.Linear(2 * joined_channels, lin_neurons), nn.BatchNorm1d(lin_neurons))
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed a batch of utterances.
+        """Embed features (batch, frames, input_size): (batch, 1, lin_neurons).
 
-        Arguments
-        ---------
-        feats: (batch, frames, input_size).
-        lengths: accepted for SpeechBrain's sake and ignored. The original pooled the zero padding of a batch with the
-            speech, and so does this; give it batches of equal lengths and no embedding depends on its neighbours.
-
-        Returns
-        -------
-        (batch, 1, lin_neurons).
-
-        Raises
-        ------
-        ValueError: the features are not (batch, at least one frame, input_size).
+        ``lengths`` is accepted for SpeechBrain's sake and ignored. The original pooled the zero padding of a batch with
+        the speech, and so does this; give it batches of equal lengths and no embedding depends on its neighbours.
+        Raises ValueError for features of another shape, or without a frame.
         """
         if feats.dim() != 3 or feats.shape[1] < 1 or feats.shape[2] != self.input_size:
             raise ValueError(f"features: expected (batch, frames, {self.input_size}), found {tuple(feats.shape)}")

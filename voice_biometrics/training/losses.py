@@ -17,19 +17,9 @@ from voice_biometrics.common.errors import InputError
 class WarmUpMargin(AdditiveAngularMargin):
     """SpeechBrain's AAM with a margin that grows linearly from 0 over the first epochs.
 
-    The margin depends on ``epochs_done`` only, which ``set_progress`` sets before each step, so a resumed run has the
-    same margin.
-
-    Arguments
-    ---------
-    margin: added to the angle of the true speaker after the warm-up, radians.
-    scale: of the logits.
-    warm_up_epochs: epochs until then; 0: the full margin from the start.
-    easy_margin: SpeechBrain's.
-
-    Raises
-    ------
-    InputError: ``warm_up_epochs`` is negative.
+    ``margin``, in radians, is reached after ``warm_up_epochs`` (0: from the start). It depends on ``epochs_done`` only,
+    which ``set_progress`` sets before each step, so a resumed run has the same margin. Raises InputError if
+    ``warm_up_epochs`` is negative.
     """
 
     def __init__(
@@ -58,19 +48,10 @@ class WarmUpMargin(AdditiveAngularMargin):
 
 
 class InterTopKMargin(WarmUpMargin):
-    """AAM with a penalty on the k most similar other speakers (the highest non-target cosines).
+    """AAM with a penalty on the ``top_k`` most similar other speakers (the highest non-target cosines).
 
-    Their angle is reduced by ``top_k_margin``, which raises their logit. With ``top_k`` 0 it is plain AAM.
-
-    Arguments
-    ---------
-    top_k: number of penalised speakers; all others if there are fewer.
-    top_k_margin: subtracted from their angle, radians.
-    options: those of ``WarmUpMargin``.
-
-    Raises
-    ------
-    InputError: ``top_k`` is negative.
+    Their angle is reduced by ``top_k_margin`` radians, which raises their logit. With ``top_k`` 0 it is plain AAM; the
+    other options are those of ``WarmUpMargin``. Raises InputError if ``top_k`` is negative.
 
     Source: Zhao et al., "Multi-query multi-head attention pooling and inter-topK penalty for speaker verification",
     ICASSP 2022, arXiv 2110.05042.
@@ -98,11 +79,7 @@ class SupervisedContrastiveLoss(nn.Module):
     """Attract embeddings of one speaker and repel those of different speakers, within a batch.
 
     An utterance without another one of its speaker in the batch is not an anchor, but is in the denominators.
-
-    Arguments
-    ---------
-    weight: factor of the loss.
-    temperature: divides the cosines.
+    ``weight`` multiplies the loss, ``temperature`` divides the cosines.
 
     Source: Khosla et al., "Supervised contrastive learning", NeurIPS 2020, arXiv 2004.11362, equation 2.
     """

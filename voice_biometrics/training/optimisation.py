@@ -50,15 +50,7 @@ def keep_freed_memory() -> None:
 class LearningRate:
     """Any scheduler of torch, stepped after each epoch, or after each step if it has an argument ``steps_per_epoch``.
 
-    Arguments
-    ---------
-    make_scheduler : returns the scheduler for an optimiser.
-    optimizer : gets the learning rate.
-    steps_per_epoch : the optimiser's steps in an epoch.
-
-    Raises
-    ------
-    InputError : the scheduler refuses its arguments.
+    ``make_scheduler`` returns it for an optimiser; InputError if it refuses its arguments.
     """
 
     def __init__(
@@ -110,18 +102,8 @@ def warm_up_stable_decay(
     """Raise the learning rate linearly, keep it, and lower it to 0 by ``1 - sqrt`` at the end; stepped once a step.
 
     Until the decay begins, the learning rate does not depend on ``number_of_epochs``: a run may be made longer or
-    shorter while it is going on, and gives what it would have given when planned so.
-
-    Arguments
-    ---------
-    optimizer: whose learning rate is the one between warm-up and decay.
-    steps_per_epoch: of the optimiser.
-    number_of_epochs, warm_up_epochs, decay_epochs: in all, of the rise and of the fall. In a training that is too short
-        for both they are shortened alike.
-
-    Raises
-    ------
-    InputError: the warm-up or the decay is negative.
+    shorter while it is going on, and gives what it would have given when planned so. In a training that is too short
+    for warm-up and decay both are shortened alike. Raises InputError if one of them is negative.
 
     Source: Haegele et al., "Scaling laws and compute-optimal training beyond fixed training durations", NeurIPS 2024,
     arXiv 2405.18392, section 3.

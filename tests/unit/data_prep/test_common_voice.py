@@ -157,14 +157,13 @@ class TestTable:
         ):
             common_voice.find_utterances(tmp_path, "")
 
-    @pytest.mark.parametrize(
-        "text, found",
-        [("", "an empty file"), ("\t".join(HEADER), "a header only"), ("\t".join(HEADER) + "\n\n", "a header only")],
-    )
-    def test_an_empty_table_is_refused_by_name(self, tmp_path, text, found):
-        (german(tmp_path) / "validated.tsv").write_text(text)
-        with pytest.raises(InputError, match=rf"de/validated\.tsv: expected at least one clip, found {found}"):
-            common_voice.find_utterances(tmp_path, "")
+    def test_an_empty_table_is_refused_by_name(self, tmp_path):
+        table = german(tmp_path) / "validated.tsv"
+        header = "\t".join(HEADER)
+        for text, found in (("", "an empty file"), (header, "a header only"), (f"{header}\n\n", "a header only")):
+            table.write_text(text)
+            with pytest.raises(InputError, match=rf"de/validated\.tsv: expected .*{found}"):
+                common_voice.find_utterances(tmp_path, "")
 
     def test_a_table_that_is_not_utf8_is_refused_by_name(self, tmp_path):
         with open(german(tmp_path) / "validated.tsv", "ab") as table:

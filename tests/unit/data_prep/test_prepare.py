@@ -14,7 +14,7 @@ from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from tests.conftest import write_speakers
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.manifest import data_roots, read_manifest, read_utterances
+from voice_biometrics.common.manifest import read_manifest, read_utterances
 from voice_biometrics.common.trial_lists import read_trials
 
 
@@ -158,7 +158,7 @@ def test_joined_corpora_keep_equal_speaker_names_apart_and_their_roots_too(tmp_p
     assert prepare(joined, tmp_path / "m")["num_speakers"] == 4  # 2 of 4 held out in each
     manifest = read_manifest(tmp_path / "m" / "train.csv")
     assert {spk.rpartition("-")[0] for spk in manifest["spk_id"]} == {"speaker_folders", "speaker_folders_2"}
-    for root, folder in data_roots(joined.corpus, joined.data_folder).items():
+    for root, folder in joined.replacements().items():
         assert manifest["wav"].str.startswith(f"${root}/").sum() == 4
         assert folder in (str(tmp_path / "a"), str(tmp_path / "b"))
     trials = read_trials(tmp_path / "m" / "valid_trials.csv")
