@@ -118,12 +118,13 @@ class TestSpeechocean762:
         make_speechocean(tmp_path, "train", {"0001": ("m", "37")})
         assert speechocean762.find_utterances(tmp_path, "").test == []
 
-    @pytest.mark.parametrize("table", ["wav.scp", "utt2spk", "spk2gender", "spk2age"])
-    def test_a_missing_table_is_refused_by_name(self, tmp_path, table):
+    def test_a_missing_table_is_refused_by_name(self, tmp_path):
         make_speechocean(tmp_path, "train", {"0001": ("m", "37")})
-        (tmp_path / "train" / table).unlink()
-        with pytest.raises(InputError, match=table):
-            speechocean762.find_utterances(tmp_path, "")
+        for table in ("wav.scp", "utt2spk", "spk2gender", "spk2age"):
+            path = (tmp_path / "train" / table).rename(tmp_path / "aside")
+            with pytest.raises(InputError, match=f"{table}: missing"):
+                speechocean762.find_utterances(tmp_path, "")
+            path.rename(tmp_path / "train" / table)
 
     def test_a_listed_file_that_is_not_there_is_refused_by_name(self, tmp_path):
         make_speechocean(tmp_path, "train", {"0001": ("m", "37")})
@@ -192,11 +193,11 @@ class TestVoxceleb:
         self.make(tmp_path, ["id10001", "id10270", "id10271"], "veri_test.txt")
         assert voxceleb.find_utterances(tmp_path, "veri_test.txt").trial_list.name == "veri_test.txt"
 
-    @pytest.mark.parametrize("trial_list", ["list_test_all2.txt", "list_test_hard2.txt", "list_test_hard.txt"])
-    def test_lists_e_and_h_leave_no_voxceleb1_speaker_to_train_on_and_say_why(self, tmp_path, trial_list):
-        self.make(tmp_path, ["id10001", "id10270", "id10271"], trial_list)
-        corpus = voxceleb.find_utterances(tmp_path, trial_list)
-        assert corpus.train == [] and "VoxCeleb2" in corpus.hint
+    def test_lists_e_and_h_leave_no_voxceleb1_speaker_to_train_on_and_say_why(self, tmp_path):
+        for trial_list in ("list_test_all2.txt", "list_test_hard2.txt", "list_test_hard.txt"):
+            self.make(tmp_path, ["id10001", "id10270", "id10271"], trial_list)
+            corpus = voxceleb.find_utterances(tmp_path, trial_list)
+            assert corpus.train == [] and "VoxCeleb2" in corpus.hint
 
     def test_voxceleb2_needs_no_trial_list(self, tmp_path):
         touch_audio(tmp_path / "dev" / "wav" / "id00012" / "v" / "00001.wav")

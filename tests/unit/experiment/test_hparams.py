@@ -91,7 +91,7 @@ def test_text_on_the_command_line_stays_text():
         for given in (["--data_folder", text], [f"--data_folder={text}"] if text else ["--data_folder", ""]):
             run = read(MAIN, *given)
             assert run.settings["data_folder"] == text
-            assert load_hyperpyyaml(run.text, run.overrides)["data_folder"] == text
+            assert load_hyperpyyaml("data_folder: elsewhere", run.overrides)["data_folder"] == text
 
 
 def test_flags_may_have_a_value_and_lists_may_have_spaces():
