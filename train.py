@@ -97,7 +97,8 @@ def fit(run: Run) -> None:
     sb.create_experiment_directory(str(folder))
     train_data, valid_data, label_encoder = dataio_prep(hparams)
     brain = make_brain(hparams, run_opts, len(label_encoder))
-    loading = train_loader_options(hparams, [row["spk_id"] for row in train_data.data.values()], brain.device)
+    speakers, wavs = ([row[name] for row in train_data.data.values()] for name in ("spk_id", "wav"))
+    loading = train_loader_options(hparams, speakers, brain.device, wavs)
     logger.info("%s", describe_processes(loading["num_workers"]))
     brain.fit(
         brain.hparams.epoch_counter,

@@ -43,7 +43,7 @@ KEYS = {
          "augment_noise", "augment_channel", "augment_telephone", "noise_folder", "rir_folder", "augmentation",
          "feature_masks", "sample_rate", "n_mels", "compute_features", "mean_var_norm", "embedding_dim",
          "embedding_model", "classifier", "modules", "margin_rad", "loss_scale", "compute_cost", "head_weight",
-         "embedding_costs", "keep_decoded",
+         "embedding_costs", "keep_decoded", "shard_window",
          "pretrained", "frozen_epochs", "number_of_epochs", "lr", "opt_class", "lr_annealing", "average_epochs",
          "epoch_counter", "precision", "find_unused_parameters"), "model"),
     **dict.fromkeys(

@@ -17,6 +17,7 @@ from voice_biometrics.common.manifest import read_manifest
 from voice_biometrics.scoring.embeddings import resolve_num_workers
 from voice_biometrics.training.audio_store import AudioStore
 from voice_biometrics.training.processes import check_batch, process_number
+from voice_biometrics.training.shard_batches import ShardBatches
 
 CROP = " (crop "  # between the ID of an utterance and the number of its crop
 
@@ -195,12 +196,12 @@ class SpeakerBatches(Sampler[list[int]]):
             yield batch[self.part]
 
 
-def train_loader_options(hparams: dict, speakers: Sequence[str], device: str) -> dict:
+def train_loader_options(hparams: dict, speakers: Sequence[str], device: str, wavs: Sequence[str] = ()) -> dict:
     """Return the options of the training loader for this process's equal part of each batch.
 
-    These are ``dataloader_options`` with a sampler, or with ``SpeakerBatches``. A step takes the same utterances with
-    any number of processes. ``speakers`` (utterances,) are those of the training part. Raises InputError if it does not
-    fill a batch, or the processes cannot share one equally.
+    These are ``dataloader_options`` with a sampler, or with ``SpeakerBatches`` or ``ShardBatches``. A step takes the
+    same utterances with any number of processes, except from shards. ``speakers`` and ``wavs`` (utterances,) are those
+    of the training part. Raises InputError if it does not fill a batch, or the processes cannot share one equally.
     """
     options, per_speaker = dict(hparams["dataloader_options"]), hparams["utterances_per_speaker"]
     options["num_workers"] = resolve_num_workers(options["num_workers"], device)
@@ -211,12 +212,16 @@ def train_loader_options(hparams: dict, speakers: Sequence[str], device: str) ->
         )
     process, num_processes = process_number()
     check_batch(options["batch_size"], num_processes)
-    if per_speaker:
-        check_batch(options["batch_size"] // per_speaker, num_processes)
+    place, window = (hparams["seed"], process, num_processes), hparams["shard_window"]
+    if per_speaker and window:
+        raise InputError(f"shard_window {window}: expected 0 with utterances_per_speaker {per_speaker}")
+    if per_speaker or window:
         batch_size = options.pop("batch_size")
         options = {key: value for key, value in options.items() if key not in ("shuffle", "drop_last")}
-        batches = SpeakerBatches(speakers, batch_size, per_speaker, hparams["seed"], process, num_processes)
-        return options | {"batch_sampler": batches}
+        if window:
+            return options | {"batch_sampler": ShardBatches(wavs, batch_size // num_processes, window, *place)}
+        check_batch(batch_size // per_speaker, num_processes)
+        return options | {"batch_sampler": SpeakerBatches(speakers, batch_size, per_speaker, *place)}
     order = ReproducibleRandomSampler(speakers, hparams["seed"])
     if num_processes > 1:
         order = DistributedSamplerWrapper(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from tests.conftest import write_speakers
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import read_utterances
+from voice_biometrics.training.brain import SpeakerBrain
 
+ROOT = Path(__file__).parents[3]
 TINY = "tests/hparams/tiny.yaml"
 
 
@@ -104,3 +108,42 @@ def test_faults_are_told(corpus, packed, tmp_path):
         read_audio(f"{tmp_path}/missing.tar:0:10", 16000)
     with pytest.raises(InputError, match=r"train-000000.tar:0:600: expected readable audio"):
         read_audio(f"{tar}:0:600", 16000)
+
+
+def test_training_from_a_window_of_shards_resumes_within_an_epoch(packed, tmp_path, monkeypatch):
+    given = [
+        TINY,
+        "--corpus",
+        "speaker_folders",
+        "--data_folder",
+        str(packed),
+        "--device",
+        "cpu",
+        "--shard_window",
+        "2",
+    ]
+    given += ["--ckpt_interval_minutes", "0", "--ckpt_interval_steps", "1"]
+    train.main([*given, "--output_folder", str(tmp_path / "whole")])
+    after_batch, steps = SpeakerBrain.on_fit_batch_end, []
+
+    def stopped_in_the_second_epoch(self, *args):
+        after_batch(self, *args)
+        steps.append(self.step)
+        if len(steps) == 7:  # an epoch has four steps; the checkpoint is that of the step before
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SpeakerBrain, "on_fit_batch_end", stopped_in_the_second_epoch)
+    with pytest.raises(SystemExit):
+        train.main([*given, "--output_folder", str(tmp_path / "stopped")])
+    train.main([*given, "--output_folder", str(tmp_path / "stopped")])
+    assert steps == [1, 2, 3, 4, 1, 2, 3, 3, 4]
+    curves = [pd.read_csv(tmp_path / name / "metrics.csv")[["train_loss", "eer"]] for name in ("whole", "stopped")]
+    pd.testing.assert_frame_equal(*curves, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_train_from_shards_of_their_own(packed, tmp_path):
+    own = ["--corpus", "speaker_folders", "--data_folder", str(packed), "--output_folder", str(tmp_path)]
+    command = [sys.executable, "train.py", TINY, *own, "--device", "cpu", "--processes", "2", "--shard_window", "2"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == [1, 2]
