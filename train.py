@@ -28,6 +28,7 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 # isort: split
 import speechbrain as sb
 import torch
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
 from speechbrain.dataio.encoder import CategoricalEncoder
@@ -39,7 +40,13 @@ from data_prep.settings import Settings
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import tell_input_errors
 from voice_biometrics.common.manifest import data_roots
-from voice_biometrics.experiment.hparams import Run, read_command_line
+from voice_biometrics.experiment.hparams import (
+    as_yaml,
+    check_arguments,
+    merged_tree,
+    plain_settings,
+    readable_errors,
+)
 from voice_biometrics.experiment.run_folder import (
     check_same_hparams,
     has_checkpoint,
@@ -62,19 +69,18 @@ logger = logging.getLogger(__name__)
 @tell_input_errors
 def main(argv: list[str]) -> None:
     """Prepare the corpus, train in this process or in several, and print the results."""
-    run = read_command_line(argv, __doc__)
-    run.run_opts = init_processes(run.run_opts)
-    check_transfer(run.settings)
-    folder = Path(run.settings["output_folder"])
+    hparams_file, run_opts, overrides = sb.parse_arguments(check_arguments(argv, __doc__))
+    run_opts = init_processes(run_opts)
+    text = as_yaml(merged_tree(Path(hparams_file)))  # a variant with its base
+    settings = plain_settings(text, overrides)
+    check_transfer(settings)
+    folder = Path(settings["output_folder"])
     with only_run_in(folder) if if_main_process() else nullcontext():
-        run_on_main(check_same_hparams, args=[run.text, run.overrides, folder])
-        prepare_data(run.settings)
-        num_crops = count_crops(Path(run.settings["manifest_folder"]) / "train.csv", run.settings["crop_every_s"])
-        num_processes = choose_num_processes(run.settings, num_crops, run.run_opts.device)
-        if num_processes > 1:
-            run_in_processes(fit, run, num_processes)
-        else:
-            fit(run)
+        run_on_main(check_same_hparams, args=[text, overrides, folder])
+        prepare_data(settings)
+        num_crops = count_crops(Path(settings["manifest_folder"]) / "train.csv", settings["crop_every_s"])
+        num_processes = choose_num_processes(settings, num_crops, run_opts.device)
+        run_in_processes(num_processes, fit, hparams_file, text, overrides, run_opts)
     if if_main_process():
         print_results(folder, shlex.join(argv))
 
@@ -87,13 +93,15 @@ def prepare_data(settings: dict) -> None:
         run_on_main(prepare, args=[Settings.from_hparams(settings), Path(settings["manifest_folder"]), is_trained])
 
 
-def fit(run: Run) -> None:
+def fit(hparams_file: str, text: str, overrides: str, run_opts: sb.utils.run_opts.RunOptions) -> None:
     """Train in this process, perhaps one of several."""
-    run_opts, folder = init_processes(run.run_opts), Path(run.settings["output_folder"])
-    hparams = run.build()
+    run_opts = init_processes(run_opts)
+    with readable_errors(hparams_file):
+        hparams = load_hyperpyyaml(text, overrides)
     if hparams["sentence_len"]:
         keep_freed_memory()
-    run_on_main(write_hparams, args=[run.text, run.overrides, folder])
+    folder = Path(hparams["output_folder"])
+    run_on_main(write_hparams, args=[text, overrides, folder])  # whole: SpeechBrain's own file may be cut by a kill
     sb.create_experiment_directory(str(folder))
     train_data, valid_data, label_encoder = dataio_prep(hparams)
     brain = make_brain(hparams, run_opts, len(label_encoder))

@@ -102,8 +102,10 @@ def gathered(item: Any) -> list[Any]:
     return items
 
 
-def run_in_processes(work: Callable[..., None], argument: Any, num_processes: int) -> None:
-    """Call ``work(argument)`` in each of several processes, joined as by ``torchrun``, and wait for them.
+def run_in_processes(num_processes: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Call ``work(*arguments)`` in each of several processes, joined as by ``torchrun``, and wait for them.
+
+    A single one is this process.
 
     On Linux they are forked, so that they start at once. All end if one fails, if this one ends in any way, and at a
     Ctrl-C or SIGTERM.
@@ -113,6 +115,9 @@ def run_in_processes(work: Callable[..., None], argument: Any, num_processes: in
     InputError : the first that a process raised, or one was killed.
     RuntimeError : with the traceback of any other error.
     """
+    if num_processes == 1:
+        work(*arguments)
+        return
     num_threads, stopped_by = max(1, num_cores() // num_processes), None
     with tempfile.TemporaryDirectory(prefix="training-") as folder, _quiet_and_own_signals():
         config = LaunchConfig(
@@ -129,7 +134,7 @@ def run_in_processes(work: Callable[..., None], argument: Any, num_processes: in
             signals_to_handle=",".join(number.name for number in SIGNALS),
         )
         try:
-            elastic_launch(config, _call)(work, argument, num_threads)
+            elastic_launch(config, _call)(num_threads, work, *arguments)
         except ChildFailedError as error:
             raise _first_error(Path(folder), error) from None
         except SignalException as error:
@@ -138,14 +143,14 @@ def run_in_processes(work: Callable[..., None], argument: Any, num_processes: in
         signal.raise_signal(stopped_by)  # with its usual effect
 
 
-def _call(work: Callable[..., None], argument: Any, num_threads: int) -> None:
+def _call(num_threads: int, work: Callable[..., None], *arguments: Any) -> None:
     """Do the work of a process."""
     logging.disable(logging.NOTSET)  # forked from the silenced launcher
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the end of the launcher sends: ends at once, without a word
     torch.set_num_threads(num_threads)
     with full_disk_is_an_input_error():
-        work(argument)
+        work(*arguments)
 
 
 @contextmanager

@@ -56,9 +56,9 @@ def fail_in_the_second(error: BaseException) -> None:
 
 def test_the_error_of_a_process_ends_all_and_is_raised():
     with pytest.raises(InputError, match="^lr: too high$"):
-        run_in_processes(fail_in_the_second, InputError("lr: too high"), 2)
+        run_in_processes(2, fail_in_the_second, InputError("lr: too high"))
     with pytest.raises(RuntimeError, match="fail_in_the_second(.|\n)*KeyError: 'ours'"):
-        run_in_processes(fail_in_the_second, KeyError("ours"), 2)
+        run_in_processes(2, fail_in_the_second, KeyError("ours"))
 
 
 def kill_one(number: int) -> None:
@@ -69,5 +69,5 @@ def kill_one(number: int) -> None:
 
 def test_a_killed_process_ends_all_and_is_told():
     with pytest.raises(InputError, match="ended by SIGKILL"):
-        run_in_processes(kill_one, signal.SIGKILL, 2)
+        run_in_processes(2, kill_one, signal.SIGKILL)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
