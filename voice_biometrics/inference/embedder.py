@@ -21,19 +21,16 @@ class OnnxEmbedder:
     ---------
     content : the file's bytes. place : its name in errors.
     sample_rate : Hz, of the samples that it is given. min_duration_s : shorter speech is repeated up to it.
-    num_threads : for one call. One utterance is too small to share: embed many in parallel with ``embed_many``.
 
     Raises
     ------
     InputError : ONNX Runtime cannot load it, or it has other inputs and outputs.
     """
 
-    def __init__(
-        self, content: bytes, place: str, sample_rate: int, min_duration_s: float, num_threads: int = 1
-    ) -> None:
+    def __init__(self, content: bytes, place: str, sample_rate: int, min_duration_s: float) -> None:
         self.place, self.sample_rate = place, sample_rate
         self.min_samples = round(min_duration_s * sample_rate)
-        self.session = _load(content, place, num_threads)
+        self.session = _load(content, place)
         sides = (self.session.get_inputs(), self.session.get_outputs())
         found = [[(item.name, item.type, len(item.shape)) for item in side] for side in sides]
         if found != [[(INPUT, "tensor(float)", 2)], [(OUTPUT, "tensor(float)", 2)]]:
@@ -79,14 +76,14 @@ class Embedder(OnnxEmbedder):
     Raises InputError as ``OnnxEmbedder``, or when the ONNX file differs from ``calibration.json``.
     """
 
-    def __init__(self, folder: ModelFolder, precision: str = "fp32", num_threads: int = 1) -> None:
+    def __init__(self, folder: ModelFolder, precision: str = "fp32") -> None:
         self.entry = folder.embedder(precision)
         place, content = str(folder.path / self.entry.file), folder.onnx[self.entry.file]
-        super().__init__(content, place, folder.sample_rate, folder.min_duration_s, num_threads)
+        super().__init__(content, place, folder.sample_rate, folder.min_duration_s)
         expected = onnx_metadata(folder.name, folder.version, folder.sample_rate, self.entry.fingerprint)
         expected["embedding_dim"] = folder.embedding_dim
-        found = self.session.get_modelmeta().custom_metadata_map
-        found["embedding_dim"] = self.session.get_outputs()[0].shape[1]
+        dims = self.session.get_outputs()[0].shape[1]
+        found = self.session.get_modelmeta().custom_metadata_map | {"embedding_dim": dims}
         for key, value in expected.items():
             if found.get(key) != value:
                 raise InputError(
@@ -100,10 +97,10 @@ def onnx_metadata(name: str, version: str, sample_rate: int, fingerprint: str) -
     return {"name": name, "version": version, "sample_rate": str(sample_rate), "fingerprint": fingerprint}
 
 
-def _load(content: bytes, place: str, num_threads: int) -> onnxruntime.InferenceSession:
+def _load(content: bytes, place: str) -> onnxruntime.InferenceSession:
     """Return a session for checked bytes; InputError, one line, if ONNX Runtime finds a fault in them."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = 1  # one utterance is too small to share: ``embed_many`` embeds several at once
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the processor to others
     options.log_severity_level = 4  # its errors are raised as well; the log would repeat them

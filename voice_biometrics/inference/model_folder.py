@@ -103,7 +103,7 @@ class MeasuredPoint(Strict):
 
 
 class ErrorCurve(Strict):
-    """FAR and FRR of the held-out speakers by threshold, (points,) each, thresholds (LLR) rising."""
+    """FAR (falling) and FRR (rising) of the held-out speakers by threshold, (points,) each, thresholds (LLR) rising."""
 
     llr: Annotated[list[Llr], Meta(min_length=1, max_length=MAX_CURVE_POINTS)]
     far: list[Fraction]
@@ -112,11 +112,9 @@ class ErrorCurve(Strict):
     def __post_init__(self) -> None:
         if not len(self.llr) == len(self.far) == len(self.frr):
             raise ValueError("expected lists of one length in llr, far and frr")
-        for key, is_ordered in (("llr", np.diff(self.llr) >= 0), ("far", np.diff(self.far) <= 0)):
-            if not is_ordered.all():
-                raise ValueError(f"{key}: expected {'rising' if key == 'llr' else 'falling'} values")
-        if (np.diff(self.frr) < 0).any():
-            raise ValueError("frr: expected rising values")
+        for key, sign in (("llr", 1), ("far", -1), ("frr", 1)):
+            if (sign * np.diff(getattr(self, key)) < 0).any():
+                raise ValueError(f"{key}: expected {'rising' if sign > 0 else 'falling'} values")
 
     def at_far(self, max_far: float) -> tuple[float, float, float] | None:
         """Return (threshold, far, frr) of the lowest threshold with a FAR of at most ``max_far``; None if none has."""
@@ -152,20 +150,6 @@ class EmbedderEntry(Strict):
                 raise ValueError(f"calibration.{key}: expected a number from 1 to {MAX_COUNT:,}")
 
 
-class EmbedderPair(Strict):
-    """Both embedders, by precision."""
-
-    fp32: EmbedderEntry
-    int8: EmbedderEntry
-
-    def __post_init__(self) -> None:
-        for precision, name in ONNX_NAMES.items():
-            if getattr(self, precision).file != name:
-                raise ValueError(f"{precision}.file: expected {name}")
-        if self.fp32.fingerprint == self.int8.fingerprint:
-            raise ValueError("expected two different fingerprints, found one twice")
-
-
 class DurationRange(Strict):
     """Durations of utterances, seconds."""
 
@@ -193,14 +177,21 @@ class ModelDescription(Strict):
     embedding_dim: Annotated[int, Meta(ge=1, le=16_384)]
     min_duration_s: Annotated[float, Meta(ge=0.0, le=60.0)]
     held_out: HeldOutSpeakers
-    embedders: EmbedderPair
+    embedders: dict[Literal["fp32", "int8"], EmbedderEntry]  # by precision
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        found = {precision: entry.file for precision, entry in self.embedders.items()}
+        if found != ONNX_NAMES:
+            raise ValueError(f"embedders: expected each file to be that of {ONNX_NAMES}, found {found}")
+        if len({entry.fingerprint for entry in self.embedders.values()}) < len(found):
+            raise ValueError("embedders: expected two different fingerprints, found one twice")
 
 
 class ModelFolder(ModelDescription):
-    """A checked model folder. embedders : by precision. onnx : file name -> content that was checked."""
+    """A checked model folder. onnx : file name -> content that was checked."""
 
     path: Path
-    embedders: dict[str, EmbedderEntry]
     onnx: dict[str, bytes]
 
     def embedder(self, precision: str) -> EmbedderEntry:
@@ -222,9 +213,8 @@ def read_model_folder(path: str | Path) -> ModelFolder:
     sizes = {CALIBRATION_NAME: MAX_JSON_BYTES, CARD_NAME: MAX_JSON_BYTES}
     contents = read_checked_files(folder, sizes | dict.fromkeys(ONNX_NAMES.values(), MAX_FILE_BYTES))
     description = parse_json(contents[CALIBRATION_NAME], ModelDescription, str(folder / CALIBRATION_NAME), ADVICE)
-    embedders = msgspec.structs.asdict(description.embedders)
     onnx = {name: contents[name] for name in ONNX_NAMES.values()}
-    return ModelFolder(path=folder, onnx=onnx, **msgspec.structs.asdict(description) | {"embedders": embedders})
+    return ModelFolder(path=folder, onnx=onnx, **msgspec.structs.asdict(description))
 
 
 def parse_json(text: bytes, kind: type[Parsed], place: str, advice: str) -> Parsed:
