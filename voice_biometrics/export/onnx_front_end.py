@@ -1,16 +1,14 @@
 """ONNX graph from waveforms to normalised features, equal to those of SpeechBrain, torchaudio and Kaldi.
 
-ONNX Runtime's STFT takes longer than the whole network. A Fourier transform of 400 points is faster as one matrix
-product, and one step of decimation in frequency (Cooley and Tukey 1965) halves its cost: the even bins are those of
-``x[n] + x[n + N/2]``, the odd bins those of ``x[n] - x[n + N/2]``. Mel and cosine matrices are the libraries' own.
-Kaldi's steps before the transform (offset, pre-emphasis, window) are linear in a frame, and one matrix with it.
+ONNX Runtime's STFT takes longer than the whole network. Here each frame is multiplied by one matrix that joins all
+steps before the power spectrum, which are linear: window, Fourier transform, and Kaldi's offset and pre-emphasis. Mel
+and cosine matrices are the libraries' own.
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.nnet.containers import LengthsCapableSequential
 from speechbrain.processing.features import InputNormalization
@@ -29,16 +27,16 @@ _ENGINE_SHAPE = (400, 80)  # samples of a frame at 16 kHz and mels, in engines t
 class FrontEnd:
     """Definition of the features: log mel energies, optionally with a cosine transform (MFCC).
 
-    window : (n_fft,), or Kaldi's matrix from a frame to its spectrum, (samples, 2 * bins).
-    hop : samples. padding : of the waveform, "zeros", "reflect" or "kaldi".
-    mels : (bins, mels). floor : minimum mel energy. offset : added to the mel energy, before the logarithm.
+    spectrum : (samples of a frame, 2 * bins), from a frame to real and imaginary parts in turn.
+    hop : samples. padding : of the waveform, "constant" (zeros), "reflect" or "kaldi".
+    mels : (2 * bins, mels), each bin twice. floor : minimum mel energy. offset : added to it before the logarithm.
     decibels : factor of the natural logarithm: 1, or dB per factor e. top_db : limit below the loudest value, or None.
     cosines : (mels, coefficients), or None.
     centred : subtract each utterance's mean over time.
     least_deviation : then divide by the standard deviation over time, which is at least this; None: do not divide.
     """
 
-    window: Tensor
+    spectrum: Tensor
     hop: int
     padding: str
     mels: Tensor
@@ -80,10 +78,10 @@ def _of_speechbrain(features: MFCC | Fbank) -> dict:
     stft, bank = features.compute_STFT, features.compute_fbanks
     axes = [axis.repeat(bank.n_stft, 1).t() for axis in (bank.f_central, bank.band)]  # (mels, bins) each
     return dict(
-        window=_centred_in(stft.window, stft.n_fft),
+        spectrum=_windowed_fourier(stft.window, stft.n_fft),
         hop=stft.hop_length,
-        padding="zeros",
-        mels=bank._create_fbank_matrix(*axes),
+        padding="constant",
+        mels=bank._create_fbank_matrix(*axes).repeat_interleave(2, dim=0),
         floor=bank.amin,
         offset=0.0,
         decibels=bank.multiplier / math.log(10),
@@ -96,10 +94,10 @@ def _of_torchaudio(features: TorchaudioMFCC) -> dict:
     mfcc = features.mfcc
     spectrogram, decibels = mfcc.MelSpectrogram.spectrogram, mfcc.amplitude_to_DB
     return dict(
-        window=_centred_in(spectrogram.window, spectrogram.n_fft),
+        spectrum=_windowed_fourier(spectrogram.window, spectrogram.n_fft),
         hop=spectrogram.hop_length,
         padding="reflect",
-        mels=mfcc.MelSpectrogram.mel_scale.fb,
+        mels=mfcc.MelSpectrogram.mel_scale.fb.repeat_interleave(2, dim=0),
         floor=0.0 if mfcc.log_mels else decibels.amin,
         offset=1e-6 if mfcc.log_mels else 0.0,
         decibels=1.0 if mfcc.log_mels else decibels.multiplier / math.log(10),
@@ -111,7 +109,7 @@ def _of_torchaudio(features: TorchaudioMFCC) -> dict:
 def _of_kaldi(features: KaldiMFCC) -> dict:
     log_mel = features.log_mel
     return dict(
-        window=log_mel.spectrum_matrix() * SAMPLE_SCALE,
+        spectrum=log_mel.spectrum_matrix() * SAMPLE_SCALE,
         hop=log_mel.kaldi_hop_samples * log_mel.keep_every,
         padding="kaldi",
         mels=log_mel.filters,
@@ -130,7 +128,10 @@ def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[st
     coefficients), which is left to the first layer of the network: it commutes with the subtraction of the mean.
     """
     graph.place = "front_end/"
-    energies = (_kaldi_energies if front_end.padding == "kaldi" else _energies)(graph, front_end, waves)
+    padded, num_frames = (_padded_by_kaldi if front_end.padding == "kaldi" else _padded)(graph, front_end, waves)
+    frames = _frames(graph, padded, front_end.spectrum.shape[0], front_end.hop, num_frames)
+    spectrum = graph.op("MatMul", frames, front_end.spectrum)
+    energies = graph.op("MatMul", graph.op("Mul", spectrum, spectrum), front_end.mels)  # (batch, frames, mels)
     if front_end.offset:
         energies = graph.op("Add", energies, front_end.offset)
     if front_end.floor:
@@ -143,7 +144,7 @@ def add_computed_front_end(graph: OnnxGraph, front_end: FrontEnd, log_mels: str)
 
     Returns as ``add_front_end``. Raises InputError when the features are not based on these.
     """
-    if front_end.padding != "kaldi" or (front_end.window.shape[0], front_end.mels.shape[1]) != _ENGINE_SHAPE:
+    if front_end.padding != "kaldi" or (front_end.spectrum.shape[0], front_end.mels.shape[1]) != _ENGINE_SHAPE:
         raise InputError("compute_features: expected KaldiMFCC with 80 mels at 16,000 Hz, as the engines compute them")
     graph.place = "front_end/"
     every = front_end.hop // _KALDI_STEP
@@ -152,7 +153,10 @@ def add_computed_front_end(graph: OnnxGraph, front_end: FrontEnd, log_mels: str)
 
 def _normalised(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> tuple[str, Tensor | None]:
     """Add all steps after the natural logarithm; returns as ``add_front_end``."""
-    features, cosines = _limited(graph, front_end, log_mels), front_end.cosines
+    features, cosines = graph.op("Mul", log_mels, front_end.decibels), front_end.cosines
+    if front_end.top_db is not None:
+        loudest = graph.op("ReduceMax", features, [1, 2], keepdims=1)
+        features = graph.op("Max", features, graph.op("Sub", loudest, front_end.top_db))
     if front_end.least_deviation is not None and cosines is not None:
         features, cosines = graph.op("MatMul", features, cosines), None
     if front_end.centred:
@@ -163,35 +167,24 @@ def _normalised(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> tuple[s
     return features, cosines
 
 
-def _energies(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> str:
-    """Add the mel energies of frames centred on every ``hop`` samples: (batch, samples) -> (batch, frames, mels)."""
-    n_fft, hop = front_end.window.numel(), front_end.hop
-    margin = [0, n_fft // 2, 0, n_fft // 2]
-    waves = graph.op("Pad", waves, margin, mode="reflect" if front_end.padding == "reflect" else "constant")
-    spare = graph.op(
-        "Sub", graph.op("Shape", waves, start=1, end=2), [n_fft]
-    )  # samples from the first to the last frame
-    num_frames = graph.op("Add", graph.op("Div", spare, [hop]), [1])
-    frames = graph.op("Mul", _frames(graph, waves, n_fft, hop, num_frames), front_end.window)  # (batch, frames, n_fft)
-    first, second = graph.split(frames, 2, axis=2)
-    even = _power(graph, graph.op("Add", first, second), _fourier(n_fft, first=0))
-    odd = _power(graph, graph.op("Sub", first, second), _fourier(n_fft, first=1))
-    parts = [graph.op("MatMul", power, mels) for power, mels in zip((even, odd), _halves(front_end.mels), strict=True)]
-    return graph.op("Add", *parts)
+def _padded(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[str, str]:
+    """Pad (batch, samples) for frames centred on every ``hop`` samples; returns it and the number of frames."""
+    n_fft = front_end.spectrum.shape[0]
+    padded = graph.op("Pad", waves, [0, n_fft // 2, 0, n_fft // 2], mode=front_end.padding)
+    spare = graph.op("Sub", graph.op("Shape", padded, start=1, end=2), [n_fft])  # from the first to the last frame
+    return padded, graph.op("Add", graph.op("Div", spare, [front_end.hop]), [1])
 
 
-def _kaldi_energies(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> str:
-    """Add Kaldi's mel energies, with frames completed by reflection: (batch, samples) -> (batch, frames, mels)."""
-    window, hop, step = front_end.window.shape[0], front_end.hop, _KALDI_STEP
+def _padded_by_kaldi(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[str, str]:
+    """Pad (batch, samples) by reflection, as Kaldi does; returns it and the number of frames."""
+    window, hop, step = front_end.spectrum.shape[0], front_end.hop, _KALDI_STEP
     left, right = (window - step) // 2, window // 2  # at most this many samples are missing at the ends
     num_samples = graph.op("Shape", waves, start=1, end=2)
     kaldi_frames = graph.op("Div", graph.op("Add", num_samples, [step // 2]), [step])
     num_frames = graph.op("Div", graph.op("Add", kaldi_frames, [hop // step - 1]), [hop // step])
     begin = graph.op("Slice", waves, [left - 1], [-(2**31)], [1], [-1])  # backwards: the sample at the edge is repeated
     end = graph.op("Slice", waves, [-1], [-1 - right], [1], [-1])
-    padded = graph.op("Concat", begin, waves, end, axis=1)
-    spectrum = graph.op("MatMul", _frames(graph, padded, window, hop, num_frames), front_end.window)
-    return graph.op("MatMul", graph.op("Mul", spectrum, spectrum), front_end.mels)
+    return graph.op("Concat", begin, waves, end, axis=1), num_frames
 
 
 def _frames(graph: OnnxGraph, waves: str, length: int, hop: int, num_frames: str) -> str:
@@ -205,43 +198,14 @@ def _frames(graph: OnnxGraph, waves: str, length: int, hop: int, num_frames: str
     whole = graph.op("Slice", padded, [0], graph.op("Mul", num_blocks, [block]), [1])
     blocks = graph.op("Reshape", whole, [0, -1, block])  # (batch, blocks, samples)
     starts = graph.op("Mul", graph.op("Range", 0, graph.op("Squeeze", num_frames, [0]), 1), [hop // block])
-    which = graph.op(
-        "Add", graph.op("Unsqueeze", starts, [1]), list(range(length // block))
-    )  # (frames, blocks a frame)
+    of_frame = list(range(length // block))
+    which = graph.op("Add", graph.op("Unsqueeze", starts, [1]), of_frame)  # (frames, blocks a frame)
     gathered = graph.op("Gather", blocks, graph.op("Reshape", which, [-1]), axis=1)
     return graph.op("Reshape", gathered, [0, -1, length])
 
 
-def _power(graph: OnnxGraph, halves: str, fourier: Tensor) -> str:
-    """Squared magnitudes: (batch, frames, n_fft / 2) -> (batch, frames, bins)."""
-    parts = graph.split(graph.op("MatMul", halves, fourier), 2, axis=2)  # real, imaginary
-    return graph.op("Add", *(graph.op("Mul", part, part) for part in parts))
-
-
-def _limited(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> str:
-    """Scale logarithms to decibels, if the features have them, and limit their range."""
-    logs = graph.op("Mul", log_mels, front_end.decibels)
-    if front_end.top_db is None:
-        return logs
-    loudest = graph.op("ReduceMax", logs, [1, 2], keepdims=1)
-    return graph.op("Max", logs, graph.op("Sub", loudest, front_end.top_db))
-
-
-def _centred_in(window: Tensor, n_fft: int) -> Tensor:
-    """Return the window zero-padded on both sides to ``n_fft``, as torch's STFT does."""
-    if n_fft % 2:
-        raise InputError(f"compute_features: the export supports an even n_fft only, found {n_fft}")
+def _windowed_fourier(window: Tensor, n_fft: int) -> Tensor:
+    """Return the matrix (n_fft, 2 * bins) of a frame's window, centred in ``n_fft`` samples, and Fourier transform."""
     missing = n_fft - window.numel()
-    return F.pad(window, (missing // 2, missing - missing // 2))
-
-
-def _fourier(n_fft: int, first: int) -> Tensor:
-    """Return cosines and sines, (n_fft / 2, 2 * bins), of every second bin from ``first``."""
-    bins = torch.arange(first, n_fft // 2 + 1, 2, dtype=torch.float64)
-    angles = 2 * math.pi / n_fft * torch.arange(n_fft // 2, dtype=torch.float64)[:, None] * bins
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def _halves(mels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows of the even and of the odd bins."""
-    return mels[0::2].contiguous(), mels[1::2].contiguous()
+    window = nn.functional.pad(window.double(), (missing // 2, missing - missing // 2))
+    return torch.view_as_real(torch.fft.rfft(window.diag())).flatten(1)
