@@ -11,8 +11,9 @@ const MIN_LEVEL_DB = -50; // of the loud frames; audio_input.py warns below it
 const SILENT_DB = -75; // a muted microphone
 const MAX_CLIPPED_SHARE = 0.0003; // as in audio_input.py
 const METER_FLOOR_DB = -60;
-const ZERO_CROSSINGS = 16; // of the resampling filter, on each side
-const PASS_BAND = 0.94; // of the lower Nyquist frequency
+const ZERO_CROSSINGS = 96; // of the resampling filter, on each side
+const CUTOFF = 0.956; // of the lower Nyquist frequency; 91 % pass
+const KAISER_BETA = 14; // what would fold back is 140 dB lower
 
 /** Sentences for enrolment, written for this page: three seconds or so each, with the sounds of English. */
 export const SENTENCES = [
@@ -102,8 +103,10 @@ export function joined(blocks) {
 }
 
 /**
- * Return samples at another rate: a windowed sinc, which passes 94 % of the band and removes what would fold back.
- * `from` and `to` are whole Hz.
+ * Return samples at another rate by a windowed sinc; `from` and `to` are whole Hz.
+ *
+ * The filter is as sharp as that of soxr, which Python uses: on three utterances of LibriSpeech at 8, 44.1 and 48 kHz the
+ * embeddings' cosine distance was at most 1e-5, 2e-7 and 2e-7. A Blackman window over 16 zero crossings gave 0.1, 2e-5, 2e-5.
  */
 export function resample(samples, from, to) {
   if (from === to) return samples;
@@ -126,19 +129,26 @@ export function resample(samples, from, to) {
 
 /** Return the 2 x half taps around a place between two samples; `fraction` is its distance from the left one. */
 function filterAt(fraction, half, from, to) {
-  const cutoff = PASS_BAND * Math.min(1, to / from);
+  const cutoff = CUTOFF * Math.min(1, to / from);
   const taps = Float64Array.from({ length: 2 * half }, (_, tap) => {
     const distance = tap - half + 1 - fraction;
     const angle = Math.PI * cutoff * distance;
-    return (angle ? Math.sin(angle) / angle : 1) * blackman(distance / half);
+    return (angle ? Math.sin(angle) / angle : 1) * kaiser(distance / half);
   });
   const sum = taps.reduce((total, tap) => total + tap, 0);
   return taps.map((tap) => tap / sum);
 }
 
-/** Return the Blackman window, 1 in the middle (0) and 0 at the ends (-1 and 1). */
-function blackman(place) {
-  return Math.abs(place) < 1 ? 0.42 + 0.5 * Math.cos(Math.PI * place) + 0.08 * Math.cos(2 * Math.PI * place) : 0;
+/** Return the Kaiser window, 1 in the middle (0) and nearly 0 at the ends (-1 and 1). */
+function kaiser(place) {
+  return Math.abs(place) < 1 ? bessel(KAISER_BETA * Math.sqrt(1 - place * place)) / bessel(KAISER_BETA) : 0;
+}
+
+/** Return the modified Bessel function of order 0, by its power series. */
+function bessel(x) {
+  let [sum, term] = [1, 1];
+  for (let k = 1; term > 1e-12 * sum; k++) sum += term *= (x / (2 * k)) ** 2;
+  return sum;
 }
 
 function greatestCommonDivisor(a, b) {
