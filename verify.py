@@ -2,6 +2,7 @@
 
   serve                a local page with a microphone that does all this
                        (--port 8765; --host ADDRESS for other machines)
+  page FOLDER          write that page as static files: all runs in the browser
   compare A B          are two recordings of the same speaker?
   enrol NAME FILE...   enrol a voice (--add: add recordings to an enrolled one)
   verify NAME FILE     does the enrolled voice speak?
@@ -53,7 +54,7 @@ def answer(arguments: list[str]) -> int:
     from voice_biometrics.common.errors import InputError
     from voice_biometrics.inference.cli import COMMANDS  # here, so that `main` catches a missing package
 
-    commands = COMMANDS | {"serve": (serve, ())}
+    commands = COMMANDS | {"serve": (serve, ()), "page": (page, ("folder",))}
     options = parse_options(arguments, {name: positional for name, (_, positional) in commands.items()})
     try:
         words, content, status = commands[options.command][0](options)
@@ -71,6 +72,13 @@ def serve(options: argparse.Namespace) -> tuple[str, None, int]:
     from voice_biometrics.serve.command import serve
 
     return serve(options)
+
+
+def page(options: argparse.Namespace) -> tuple[str, dict, int]:
+    """Write the static page."""
+    from voice_biometrics.serve.static_page import page
+
+    return page(options)
 
 
 def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) -> argparse.Namespace:
@@ -100,6 +108,8 @@ def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) ->
         if name == "serve":
             command.add_argument("--port", type=int, default=8765)
             command.add_argument("--host", default="127.0.0.1")
+        if name == "page":
+            command.add_argument("--onnxruntime_web")
     return parser.parse_args(arguments)
 
 

@@ -1,0 +1,131 @@
+/**
+ * The backend of the page without a server: model, decisions and store are in the browser. See backend.js for the types.
+ *
+ * `browser.js` loads what only a browser has; Node's tests give replacements:
+ *
+ * - `model`: the content of `model/model.json`.
+ * - `embed`: samples at the model's rate to a promise of the embedding.
+ * - `decode`: a File to a promise of `{channels, rate}`.
+ * - `store`: voices by name, with the methods of `VoiceStore` in voice-store.js.
+ */
+
+import { BackendError } from "./backend.js";
+import { checkedName, disagreeing, llrOf, mean, pointsFor, scoreOf, unit } from "./decisions.js";
+import { recordingOf, repeatTo } from "./recording.js";
+import { decodeWav } from "./voice.js";
+
+const NUM_CANDIDATES = 3;
+
+export class LocalBackend {
+  /** @param {() => Promise<Object>} load  Returns the four; called when they are first needed, again if it failed. */
+  constructor(load) {
+    this.load = load;
+  }
+
+  async info() {
+    await this.#loaded();
+    return { ...this.model.info, storage: this.store.place };
+  }
+
+  async list() {
+    await this.#loaded();
+    const voices = await this.store.all();
+    return voices.map(({ name, num_recordings, speech_s }) => ({ name, num_recordings, speech_s })).sort(byName);
+  }
+
+  async enrol(name, recordings, keepAll = false) {
+    checkedName(name);
+    const read = await this.#readAll(recordings.map((recording, place) => [recording, `recording ${place + 1}`]));
+    const odd = disagreeing(this.model, read.map(({ embedding }) => embedding));
+    if (odd.length && !keepAll) {
+      const names = odd.map((place) => read[place].name).join(", ");
+      throw new BackendError("another_speaker", `${names}: sounds like another speaker; nothing was enrolled, record it again`, odd);
+    }
+    const voice = {
+      name,
+      fingerprint: this.model.info.model.fingerprint,
+      num_recordings: read.length,
+      speech_s: read.reduce((total, { speechS }) => total + speechS, 0),
+      embedding: mean(read.map(({ embedding }) => embedding)),
+    };
+    await this.store.add(voice);
+    const warnings = odd.map((place) => `${read[place].name}: sounds like another speaker`);
+    return { name, num_recordings: voice.num_recordings, speech_s: voice.speech_s, warnings: [...warnings, ...warningsOf(read)] };
+  }
+
+  async verify(name, recording) {
+    const voice = this.#ofThisModel(await this.store.get(checkedName(name)));
+    const read = await this.#readAll([[recording, "the recording"]]);
+    return this.#verdict(name, llrOf(this.model, scoreOf(voice.embedding, read[0].embedding)), read);
+  }
+
+  async identify(recording) {
+    const voices = (await this.store.all()).map((voice) => this.#ofThisModel(voice));
+    if (!voices.length) throw new BackendError("input", "no voice is enrolled; enrol one first");
+    const read = await this.#readAll([[recording, "the recording"]]);
+    const llrs = voices.map(({ name, embedding }) => ({ name, llr: llrOf(this.model, scoreOf(embedding, read[0].embedding)) }));
+    const candidates = llrs.sort((a, b) => b.llr - a.llr).slice(0, NUM_CANDIDATES);
+    const [best] = candidates;
+    const verdict = this.#verdict(best.name, best.llr, read, voices.length);
+    return { ...verdict, name: verdict.decision === "accepted" ? best.name : null, candidates };
+  }
+
+  async compare(a, b) {
+    const read = await this.#readAll([a, b].map((recording) => [recording, recording.name ?? "the recording"]));
+    return this.#verdict(null, llrOf(this.model, scoreOf(read[0].embedding, read[1].embedding)), read);
+  }
+
+  async forget(name) {
+    await this.store.remove(checkedName(name));
+  }
+
+  /** The page asks for `info` and `list` first, at once. */
+  async #loaded() {
+    this.loading ??= this.load();
+    try {
+      Object.assign(this, await this.loading);
+    } catch (error) {
+      this.loading = null;
+      throw error;
+    }
+  }
+
+  /** Return recordings with their embeddings of length 1; a Blob that is no File was made by voice.js. */
+  async #readAll(sources) {
+    const read = [];
+    for (const [blob, name] of sources) {
+      const audio = blob instanceof File ? await this.decode(blob) : mono(decodeWav(await blob.arrayBuffer()));
+      const recording = recordingOf(audio, name, { ...this.model.info, ...this.model.limits });
+      const samples = repeatTo(recording.samples, Math.round(this.model.limits.min_duration_s * this.model.info.sample_rate));
+      read.push({ ...recording, embedding: unit(await this.embed(samples)) });
+    }
+    return read;
+  }
+
+  #verdict(name, llr, read, numVoices = 1) {
+    const { use } = this.model.info;
+    const points = pointsFor(this.model, numVoices);
+    const decision = llr >= points.find((point) => point.use === use).threshold ? "accepted" : "rejected";
+    return { decision, name, llr, use, points, candidates: [], warnings: warningsOf(read) };
+  }
+
+  #ofThisModel(voice) {
+    const { fingerprint } = this.model.info.model;
+    if (voice.fingerprint === fingerprint) return voice;
+    const models = `enrolled with model ${voice.fingerprint.slice(0, 12)}, but this is model ${fingerprint.slice(0, 12)}`;
+    const advice = "their scores are not comparable: forget the voice and enrol it again";
+    throw new BackendError("input", `${voice.name} was ${models}, and ${advice}`);
+  }
+}
+
+function mono({ samples, rate }) {
+  return { channels: [samples], rate };
+}
+
+function warningsOf(read) {
+  return read.flatMap(({ warnings }) => warnings);
+}
+
+function byName(a, b) {
+  return a.name < b.name ? -1 : 1;
+}
