@@ -94,7 +94,7 @@ def chromium(capture: Path, *flags: str) -> Iterator[Page]:
         "autoplay-policy=no-user-gesture-required", "mute-audio", *flags,
     ):  # fmt: skip
         options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, Service(paths[1], env=os.environ | {"SE_AVOID_STATS": "true"}))
     try:
         yield Page(driver, capture)
