@@ -82,16 +82,16 @@ class Page:
 
 @contextlib.contextmanager
 def chromium(capture: Path, *flags: str) -> Iterator[Page]:
-    """Run Chromium; skips the test where Chromium or its driver is missing."""
+    """Run Chromium with ``flags`` (default: the microphone is allowed); skips the test where Chromium or its driver is missing."""
     paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in paths:
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = paths[0]
     for flag in (
-        "headless=new", "no-sandbox", "disable-dev-shm-usage", "use-fake-ui-for-media-stream",
+        "headless=new", "no-sandbox", "disable-dev-shm-usage",
         "use-fake-device-for-media-stream", f"use-file-for-fake-audio-capture={capture}",
-        "autoplay-policy=no-user-gesture-required", "mute-audio", *flags,
+        "autoplay-policy=no-user-gesture-required", "mute-audio", *(flags or ["use-fake-ui-for-media-stream"]),
     ):  # fmt: skip
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

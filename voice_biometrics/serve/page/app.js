@@ -115,7 +115,7 @@ function digitsCard(task, action, decide, result) {
     prompt,
     element("p", { class: "small centred" }, DIGITS_NOTE),
     holder,
-    element("label", { class: "choice", for: "listens" }, listens, "Listen to the recording before it is sent"),
+    element("label", { class: "choice", for: "listens" }, listens, "Listen before sending"),
   );
   renew();
   return { card, renew };
@@ -336,22 +336,24 @@ function voicesPanel() {
 
 function voiceView(voice, messages) {
   const actions = element("div", { class: "row" });
+  const facts = `${counted(voice.num_recordings, "recording")}, ${seconds(voice.speech_s)} of speech`;
+  const detail = element("span", {}, facts);
   const root = element(
     "li",
     {},
     element("span", { class: "avatar", "aria-hidden": "true" }, [...voice.name][0].toUpperCase()),
-    element("div", { class: "who" }, element("b", {}, voice.name), element("span", {}, `${counted(voice.num_recordings, "recording")}, ${seconds(voice.speech_s)}`)),
+    element("div", { class: "who" }, element("b", {}, voice.name), detail),
     actions,
   );
   const ask = () => {
     const keep = button("quiet", "Keep", offer);
     actions.replaceChildren(button("danger", "Forget", forget, { "aria-label": `Forget ${voice.name} for good` }), keep);
-    root.classList.add("asked");
+    detail.textContent = "Forget this voice? This cannot be undone.";
     keep.focus();
     announce(`Forget ${voice.name}? This cannot be undone.`);
   };
   const offer = () => {
-    root.classList.remove("asked");
+    detail.textContent = facts;
     actions.replaceChildren(button("quiet", "Forget …", ask, { "aria-label": `Forget ${voice.name}` }));
   };
   async function forget() {

@@ -49,7 +49,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
       return;
     }
     if (!root.isConnected) {
-      await microphone.stop(info.sample_rate);
+      microphone.stop(info.sample_rate);
       return;
     }
     const stopButton = roundButton("stop", "Stop", stop, { onkeydown: (event) => event.key === "Escape" && cancel() });
@@ -86,8 +86,8 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     if (heights.length * block.length > MAX_S * rate) stop();
   }
 
-  async function cancel() {
-    await microphone.stop(info.sample_rate);
+  function cancel() {
+    microphone.stop(info.sample_rate);
     idle();
     root.querySelector("button").focus();
   }
@@ -95,7 +95,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   async function stop() {
     if (root.dataset.state !== "recording") return;
     root.dataset.state = "stopping";
-    const samples = await microphone.stop(info.sample_rate);
+    const samples = microphone.stop(info.sample_rate);
     recording = { samples, wav: new Blob([encodeWav(samples, info.sample_rate)], { type: "audio/wav" }) };
     const { checks } = checkRecording(samples, info.sample_rate, info);
     if (reviews() || checks.some((check) => check.isFatal)) review();

@@ -68,10 +68,10 @@ export class Microphone {
   }
 
   /** Stop, release the microphone, and return the samples at `rate`, Hz. */
-  async stop(rate) {
+  stop(rate) {
     const recorded = this.context.sampleRate;
     this.worklet.port.onmessage = null;
-    await this.#release();
+    this.#release(); // not awaited: the answer need not wait for the microphone to close
     return resample(joined(this.blocks), recorded, rate);
   }
 
