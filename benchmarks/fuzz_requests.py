@@ -14,9 +14,9 @@ The owner is enrolled and the server started with the ``door`` threshold. Kinds 
 - flood: 200 connections at once (--floods of them, besides)
 
 Expected: an error status, a closed connection, or "rejected". A failure is an "accepted", an internal error (500), no
-answer for 60 s, an end of the server, more than 1.5 GiB of memory, or an owner who is not accepted any more (asked after
-every 500 requests). Without --model, a toy model and synthetic voices are used. Prints the counts as JSON; exit status 1
-if there was a failure.
+answer for 60 s, an end of the server, more than 1.5 GiB of memory, or an owner who is not accepted any more (asked
+after every 500 requests). Without --model, a toy model and synthetic voices are used. Prints the counts as JSON; exit
+status 1 if there was a failure.
 """
 
 import argparse
@@ -47,13 +47,14 @@ CONNECTIONS = 200
 PIECES_S = 0.5
 GOOD = {"rejected", "answered", "refused", "closed"}
 NAMES = (
-    "../../etc/passwd", "..\\..\\voices.db", "/dev/zero", "owner\x00", "owner\n", " owner", "OWNER", "owner\u200b", "\u202eowner",
-    "%6fwner", "' OR '1'='1", "owner'; DROP TABLE voices; --", "<script>alert(1)</script>", "", "\ud800", "n" * 1_000_000,
-    "${jndi:ldap://x}", "owner/../owner", "con", "\u043ewner",
+    "../../etc/passwd", "..\\..\\voices.db", "/dev/zero", "owner\x00", "owner\n", " owner", "OWNER", "owner\u200b",
+    "\u202eowner", "%6fwner", "' OR '1'='1", "owner'; DROP TABLE voices; --", "<script>alert(1)</script>", "", "\ud800",
+    "n" * 1_000_000, "${jndi:ldap://x}", "owner/../owner", "con", "\u043ewner",
 )  # fmt: skip
 PATHS = (
-    "/../voices.db", "/..%2f..%2fvoices.db", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/page/../../server.py", "/api/../voices.db",
-    "/api/verify/../../voices.db", "\\..\\voices.db", "/api/verify%00", "http://evil.example/", "/" + 60_000 * "a", "*", "/.",
+    "/../voices.db", "/..%2f..%2fvoices.db", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/page/../../server.py", "*",
+    "/api/../voices.db", "/api/verify/../../voices.db", "\\..\\voices.db", "/api/verify%00", "http://evil.example/",
+    "/" + 60_000 * "a", "/.",
 )  # fmt: skip
 
 
@@ -143,18 +144,15 @@ def send_all(target: Target, options: argparse.Namespace) -> tuple[dict[str, dic
 
     slow = ThreadPoolExecutor(20)
     slow_clients = [slow.submit(send_slowly, target, number) for number in range(options.slow)]
-    flood_after = (
-        set(range(0, options.requests, max(BATCH, options.requests // max(1, options.floods))))
-        if options.floods
-        else set()
-    )
+    step = max(BATCH, options.requests // max(1, options.floods) // BATCH * BATCH)
+    flood_at = range(0, options.requests, step)[: options.floods]
     with tqdm(total=options.requests, unit="requests") as progress:
         for start in range(0, options.requests, BATCH):
             numbers = range(start, min(start + BATCH, options.requests))
             for number, (kind, outcome) in zip(numbers, send_some(target, options.seed, numbers), strict=True):
                 note(kind, number, outcome)
                 progress.update()
-            for outcome in flood(target) if start in flood_after else ():
+            for outcome in flood(target) if start in flood_at else ():
                 note("flood", start, outcome)
             failures += check_health(target, start)
     for number, client in enumerate(slow_clients):
@@ -251,20 +249,8 @@ def lengths(target: Target, rng: random.Random) -> bytes:
     """Return a request whose length is not what it says."""
     body = verification(_stranger(target, rng))
     size = len(body)
-    wrong = (
-        2**30,
-        size + 1,
-        size - 1,
-        0,
-        -1,
-        -size,
-        f"{size}, {size}",
-        f"0x{size:x}",
-        "9" * 5000,
-        f"{size}\r\nContent-Length: 3",
-        "١٢",
-        "",
-    )
+    twice, digits = f"{size}\r\nContent-Length: 3", "9" * 5000
+    wrong = (2**30, size + 1, size - 1, 0, -1, -size, f"{size}, {size}", f"0x{size:x}", digits, twice, "١٢", "")
     changes = {"Content_Length": str(rng.choice(wrong))} if rng.random() < 0.8 else {"Content_Length": None}
     if rng.random() < 0.2:
         changes["Transfer_Encoding"] = "chunked"
@@ -282,14 +268,10 @@ def names(target: Target, rng: random.Random) -> bytes:
 
 def sites(target: Target, rng: random.Random) -> bytes:
     """Return a request that another site could cause; the recording is the owner's."""
-    host = rng.choice(
-        ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[", "localhost@evil.example")
-    )
+    host = rng.choice(("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[", "localhost@evil"))
     origin = rng.choice(("http://evil.example", "null", "http://localhost:1", "file://"))
-    changes = rng.choice(
-        ({"Host": host}, {"Origin": origin}, {"X_Voice_Biometrics": None}, {"Content_Type": "text/plain"})
-    )
-    return request(verification(target.owner), **changes)
+    wrong = ({"Host": host}, {"Origin": origin}, {"X_Voice_Biometrics": None}, {"Content_Type": "text/plain"})
+    return request(verification(target.owner), **rng.choice(wrong))
 
 
 KINDS: dict[str, tuple[Callable[[Target, random.Random], bytes], float]] = {
@@ -303,26 +285,18 @@ KINDS: dict[str, tuple[Callable[[Target, random.Random], bytes], float]] = {
 
 
 def send_slowly(target: Target, number: int) -> str:
-    """Send a request in pieces until the server has enough; return the outcome."""
+    """Send a request in pieces, of its headers or of its body, until the server has enough; return the outcome."""
     content = request(verification(target.owner))
-    pieces = (
-        [content[:40], *([b"X"] * 400)]
-        if number % 2
-        else [content[:500], *(content[i : i + 50] for i in range(500, 9000, 50))]
-    )
+    in_headers = [content[:40], *(400 * [b"X"])]
+    in_body = [content[:500], *(content[start : start + 50] for start in range(500, 9000, 50))]
     end = time.monotonic() + TIMEOUT_S
     try:
         with socket.create_connection(("127.0.0.1", target.port), timeout=TIMEOUT_S) as connection:
-            for piece in pieces:
+            for piece in in_headers if number % 2 else in_body:
                 connection.sendall(piece)
                 connection.settimeout(PIECES_S)
                 with contextlib.suppress(TimeoutError):
-                    answer = connection.recv(65536)
-                    return (
-                        "refused"
-                        if b" 503 " in answer
-                        else {"closed": "closed"}.get(found := outcome_of(answer), found)
-                    )
+                    return outcome_of(connection.recv(65536)).replace("busy", "refused")
                 if time.monotonic() > end:
                     return "hang"
     except OSError:

@@ -1,9 +1,9 @@
 """Time the page of ``verify.py serve``: from "stop speaking" to the answer. ``python benchmarks/page.py``.
 
-Chromium records 3 s of real speech (``../shared/corpora/librispeech_excerpt``, or the file of --audio) from a microphone
-that plays it, and stops; the time ends with the frame that shows the verdict. It includes reading the microphone's last
-block, resampling to 16 kHz, the checks, WAV and base64, HTTP on this machine, decoding, embedding, scoring and drawing. The
-second row is the HTTP request alone. Prints a table; needs Chromium, its driver and Selenium.
+Chromium records 3 s of real speech (``../shared/corpora/librispeech_excerpt``, or the file of --audio) from a
+microphone that plays it, and stops; the time ends with the frame that shows the verdict. It includes resampling to
+16 kHz, the checks, WAV and base64, HTTP on this machine, decoding, embedding, scoring and drawing. The second row is
+the HTTP request alone. Prints a table; needs Chromium, its driver and Selenium.
 """
 
 import argparse
@@ -22,9 +22,9 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from evaluation import hardware
+from inference import hardware
 
-from tests.browser.chromium import FRAME_S, SAMPLE_RATE, Page, chromium
+from tests.browser.chromium import SAMPLE_RATE, Page, chromium
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.inference import Recognizer
 
@@ -64,7 +64,8 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
-    print(f"{hardware()}\n\n| 3 s of speech, {options.repeats} times | fastest | median | must reach |\n|---|---|---|---|")
+    print(f"{hardware()}\n\n| 3 s of speech, {options.repeats} times | fastest | median | must reach |")
+    print("|---|---|---|---|")
     print(f"| page: stop speaking to the answer | {words(page_ms)} | {LIMIT} |")
     print(f"| the request alone | {words(requests_ms)} | |")
 
@@ -90,9 +91,7 @@ def time_page(page: Page, repeats: int) -> list[float]:
     page.one("#listens").click()  # answer as soon as the speaker stops
     times_ms = []
     for _ in range(repeats + 1):
-        page.press("Record")
-        frames = "return Number(document.querySelector('.recorder').dataset.frames || 0)"
-        page.wait(lambda: page.driver.execute_script(frames) >= SPEECH_S / FRAME_S, "3 s recorded")
+        page.start(SPEECH_S)
         times_ms.append(page.driver.execute_async_script(WAIT_FOR_VERDICT))
         page.press("Speak again")
     return times_ms[1:]

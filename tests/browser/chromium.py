@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-WAIT_S = 20
+WAIT_S = 60
 SAMPLE_RATE = 16000
 FRAME_S = 0.02  # of the recorder's levels
 
@@ -64,11 +64,15 @@ class Page:
 
     def record(self, duration_s: float) -> None:
         """Press record, wait until as much was recorded, and press stop."""
+        self.start(duration_s)
+        self.stop()
+
+    def start(self, duration_s: float) -> None:
+        """Press record, and wait until as much was recorded."""
         self.press("Record") if self.all("[aria-label=Record]") else self.press("Record again")
         self.one("[data-state=recording]")
         frames = "return Number(document.querySelector('.recorder').dataset.frames || 0)"
         self.wait(lambda: self.driver.execute_script(frames) >= duration_s / FRAME_S, f"{duration_s} s recorded")
-        self.stop()
 
     def stop(self) -> None:
         """Press stop; the recording may have reached its longest duration before."""
@@ -82,7 +86,7 @@ class Page:
 
 @contextlib.contextmanager
 def chromium(capture: Path, *flags: str) -> Iterator[Page]:
-    """Run Chromium with ``flags`` (default: the microphone is allowed); skips the test where Chromium or its driver is missing."""
+    """Run Chromium with ``flags`` (default: the microphone is allowed); skips the test where it or its driver is missing."""
     paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in paths:
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
@@ -91,7 +95,8 @@ def chromium(capture: Path, *flags: str) -> Iterator[Page]:
     for flag in (
         "headless=new", "no-sandbox", "disable-dev-shm-usage",
         "use-fake-device-for-media-stream", f"use-file-for-fake-audio-capture={capture}",
-        "autoplay-policy=no-user-gesture-required", "mute-audio", *(flags or ["use-fake-ui-for-media-stream"]),
+        "autoplay-policy=no-user-gesture-required", "mute-audio",
+        *(flags or ["use-fake-ui-for-media-stream"]),
     ):  # fmt: skip
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -1,7 +1,7 @@
 """The page of ``verify.py serve`` in Chromium: what a user does, and every state that tells him what is wrong.
 
-The microphone plays files. With the real corpora, a real speaker is enrolled with ``pretrained/``; without them, artificial
-voices with a toy model.
+The microphone plays files. With the real corpora, a real speaker is enrolled with ``pretrained/``; the other tests use
+artificial voices and a toy model.
 """
 
 import subprocess
@@ -225,8 +225,9 @@ def test_the_page_works_by_keyboard_and_fits_a_narrow_screen(toy):
         selected.send_keys("\ue014")  # right arrow
         page.wait(lambda task=task: page.one("[role=tab][aria-selected=true]").text != task, "the next tab")
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    unnamed = "return [...document.querySelectorAll('button, input, select')].filter(e => !e.innerText && !e.ariaLabel && !e.labels?.length)"
-    assert driver.execute_script(f"{unnamed}.length") == 0
+    controls = "[...document.querySelectorAll('button, input, select')]"
+    unnamed = f"return {controls}.filter(e => !e.innerText && !e.ariaLabel && !e.labels?.length).length"
+    assert driver.execute_script(unnamed) == 0
     page.speak(anna(0))
     page.one("[aria-label=Record]").send_keys("\n")
     page.one("[aria-label=Stop]").send_keys("\ue00c")  # Escape

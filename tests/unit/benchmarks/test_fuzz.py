@@ -26,6 +26,26 @@ def test_no_mutant_of_a_sample_crashes_hangs_or_is_accepted():
     assert counts["resummed"]["refused"] > 20 and sum(counts["resummed"].values()) == 60
 
 
+@pytest.mark.slow
+def test_no_request_of_a_sample_is_accepted_or_harms_the_server():
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "fuzz_requests.py"),
+        "--requests",
+        "400",
+        "--slow",
+        "4",
+        "--floods",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["failures"] == [] and 0 < found["peak_mb"] < 1500
+    assert set(found["counts"]) == {"recordings", "json", "http", "lengths", "names", "sites", "slow", "flood"}
+    assert set(found["counts"]["sites"]) == {"refused"} and sum(found["counts"]["flood"].values()) == 200
+
+
 def test_only_an_answer_and_a_message_of_one_line_are_good_outcomes():
     def raising(error):
         return lambda rng: (_ for _ in ()).throw(error)
