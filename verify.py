@@ -10,7 +10,8 @@
   list                 list the enrolled voices
   forget NAME          delete a voice; no trace stays in the store
   compact              return the space of forgotten voices to the disk
-  export FILE          write all voices as JSON lines, not encrypted
+  export FILE          write all voices as JSON lines, not encrypted; FILE.parquet: as
+                       vectors for FAISS or PostgreSQL (docs/scaling.md)
   import FILE          enrol the voices of such a file
 
   --model FOLDER       made by export.py (default: pretrained/ beside verify.py)

@@ -16,13 +16,18 @@ clean_up() {
     for host in $first $second; do
         ip netns pids $host 2>/dev/null | xargs -r kill -9 2>/dev/null || true
         ip netns del $host 2>/dev/null || true
+        rm -rf /etc/netns/$host
     done
 }
 trap clean_up EXIT
 
 make_hosts() {
-    ip netns add $first
-    ip netns add $second
+    for host in $first $second; do
+        ip netns add $host
+        mkdir -p /etc/netns/$host  # what a name server says: looking up a peer's name must not wait for one
+        printf '127.0.0.1 localhost\n10.77.0.1 %s\n10.77.0.2 %s\n' $first $second >/etc/netns/$host/hosts
+        : >/etc/netns/$host/resolv.conf
+    done
     ip link add eth0 netns $first type veth peer name eth0 netns $second
     for host in $first $second; do ip -n $host link set lo up; ip -n $host link set eth0 up; done
     ip -n $first addr add 10.77.0.1/24 dev eth0
@@ -30,10 +35,11 @@ make_hosts() {
 }
 
 # on HOST ADDRESS IS_HOST LOG ARGUMENTS...: what a user starts on each host. Without is_host and --local_addr the hosts do
-# not find each other (torchrun compares host names), without GLOO_SOCKET_IFNAME gloo may take the loopback device.
+# not find each other (torchrun compares host names), without GLOO_SOCKET_IFNAME gloo may take the loopback device, and
+# without TORCH_DISABLE_SHARE_RDZV_TCP_STORE a host that comes back waits in vain (PyTorch's issue 135712).
 on() {
     local host=$1 address=$2 is_host=$3 log=$4; shift 4
-    GLOO_SOCKET_IFNAME=eth0 ip netns exec "$host" "$python" -m torch.distributed.run --nnodes 2 --nproc_per_node 1 \
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 GLOO_SOCKET_IFNAME=eth0 ip netns exec "$host" "$python" -m torch.distributed.run --nnodes 2 --nproc_per_node 1 \
         --max_restarts 3 --rdzv_backend c10d --rdzv_endpoint 10.77.0.1:$port --rdzv_id training \
         --rdzv_conf is_host="$is_host" --local_addr "$address" train.py "$@" >>"$log" 2>&1
 }

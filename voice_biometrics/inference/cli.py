@@ -12,7 +12,7 @@ from voice_biometrics.common.files import written_whole
 from voice_biometrics.inference.answers import Identification, Verdict, counted
 from voice_biometrics.inference.recognizer import Recognizer, RecordingSource
 from voice_biometrics.inference.store import Store
-from voice_biometrics.inference.voiceprints import read_voices, write_voices
+from voice_biometrics.inference.voiceprints import read_voices, write_vectors, write_voices
 
 ACCEPTED, REJECTED = 0, 1  # exit statuses; a command that decides nothing ends with 0
 STANDARD = "-"  # standard input or output in place of a file
@@ -77,7 +77,7 @@ def compact(options: argparse.Namespace) -> Output:
 
 
 def export_voices(options: argparse.Namespace) -> Output:
-    """Write all voices as JSON lines."""
+    """Write all voices as JSON lines, or as Parquet for a vector index."""
     voices = _store(options).items()
     if options.file == STANDARD:
         print(f"wrote {counted(write_voices(voices, sys.stdout.buffer), 'voice')}", file=sys.stderr)
@@ -86,7 +86,8 @@ def export_voices(options: argparse.Namespace) -> Output:
         written_whole(Path(options.file)) as temporary,
         open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file,
     ):
-        number = write_voices(voices, file)
+        is_parquet = options.file.endswith(".parquet")
+        number = write_vectors(voices, temporary) if is_parquet else write_voices(voices, file)
     return Output(f"wrote {counted(number, 'voice')} to {options.file}, not encrypted", {"exported": number})
 
 
