@@ -3,6 +3,7 @@
     python benchmarks/scale.py manifest FOLDER FILE     a manifest of 1,000,000 rows that share the files of FOLDER
     python benchmarks/scale.py pairs EMBEDDINGS         all pairs of 44,722 embeddings: 10^9; --exact: of 10,000, also
                                                         with stored scores
+    python benchmarks/scale.py voices EMBEDDINGS        1,000,000 voices in FAISS and PostgreSQL, beside exact search
     python benchmarks/scale.py run COMMAND ...          peak memory and time of any command
 
 EMBEDDINGS is a folder of embed.py; more embeddings than it has are made by adding noise. Results: docs/scaling.md.
@@ -14,7 +15,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from voice_biometrics.metrics.error_rates import error_rates
 from voice_biometrics.scoring.all_pairs import all_pairs_histogram
-from voice_biometrics.scoring.cosine import cosine_scores
+from voice_biometrics.scoring.cosine import cosine_scores, normalise_lengths
 from voice_biometrics.scoring.embedding_parts import read_parts
 
+FACTORIES = ("IVF1024,Flat", "IVF1024,SQ8", "IVF1024,PQ48x8")
 NOISE = 0.5  # of a made embedding, of the standard deviation of a real one
 
 
@@ -34,12 +38,12 @@ def main() -> None:
     """Run one measurement."""
     parser = argparse.ArgumentParser(usage=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True)
-    for function, positional in ((manifest, ("folder", "file")), (pairs, ("embeddings",))):
+    for function, positional in ((manifest, ("folder", "file")), (pairs, ("embeddings",)), (voices, ("embeddings",))):
         command = commands.add_parser(function.__name__)
         command.set_defaults(function=function)
         for name in positional:
             command.add_argument(name, type=Path)
-        command.add_argument("--rows", type=int, default=1_000_000 if function is manifest else 44_722)
+        command.add_argument("--rows", type=int, default=44_722 if function is pairs else 1_000_000)
         command.add_argument("--processes", type=int, default=1)
         command.add_argument("--exact", action="store_true")
     command = commands.add_parser("run")
@@ -56,7 +60,7 @@ def manifest(options: argparse.Namespace) -> None:
     rounds, turn = np.divmod(np.arange(options.rows), len(files))
     frames, rates = (np.array([getattr(header, name) for header in headers]) for name in ("frames", "samplerate"))
     names = np.array([f"$data_root/{path.relative_to(options.folder)}" for path in files])
-    speakers, stems = (np.array([text(path) for path in files]) for text in (lambda path: path.parent.name, _stem))
+    speakers, stems = np.array([path.parent.name for path in files]), np.array([path.stem for path in files])
     prefix = pd.Series(rounds).astype(str).str.zfill(4)
     columns = {
         "ID": prefix + "/" + stems[turn],
@@ -68,10 +72,6 @@ def manifest(options: argparse.Namespace) -> None:
     }
     pd.DataFrame(columns).to_csv(options.file, index=False)
     print(f"{options.file}: {options.rows:,} rows, {len(files):,} files")
-
-
-def _stem(path: Path) -> str:
-    return path.stem
 
 
 def pairs(options: argparse.Namespace) -> None:
@@ -109,6 +109,66 @@ def more_embeddings(folder: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
         made[start : start + size] = real[:size] + (offsets[codes[:size]] + noise if start else 0)
         speakers[start : start + size] = start + codes[:size]
     return made, speakers
+
+
+def voices(options: argparse.Namespace) -> None:
+    """Identify made queries among made voices; recall: the best voice is that of the exact search."""
+    import pgserver
+
+    from examples.index_voices import best_in_postgres, copy_to_postgres, faiss_index
+
+    vectors, queries = made_voices(options.embeddings, options.rows)
+    exact, seconds = timed(lambda: np.array([np.argmax(vectors @ query) for query in queries]))
+    print(
+        f"{len(vectors):,} voices, {len(queries)} queries; exact: {1e3 * seconds / len(queries):.1f} ms a query",
+        flush=True,
+    )
+
+    def report(name: str, made_s: float, search: Callable[[], list[int]]) -> None:
+        found, seconds = timed(search)
+        recall = np.mean(np.array(found) == exact)
+        print(
+            f"{name}: made in {made_s:.0f} s, {1e3 * seconds / len(queries):.1f} ms a query, recall {recall:.3f}; "
+            f"peak {peak_mib():,.0f} MiB, load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+    for factory in FACTORIES:
+        index, made_s = timed(lambda factory=factory: faiss_index(vectors, factory))
+        for num_probes in (16, 64):
+            index.nprobe = num_probes
+            name = f"FAISS {factory}, nprobe {num_probes}"
+            report(name, made_s, lambda: [index.search(query[None], 1)[1][0, 0] for query in queries])  # noqa: B023
+    server = pgserver.get_server(options.embeddings.with_name("postgres"), cleanup_mode="delete")
+    try:
+        _, made_s = timed(lambda: copy_to_postgres(server.psql, vectors, server.pgdata, lists=1000))
+        for probes in (16, 64):
+            name = f"pgvector ivfflat, 1000 lists, probes {probes}"
+            report(name, made_s, lambda: [row for ((row, _),) in best_in_postgres(server.psql, queries, 1, probes)])  # noqa: B023
+    finally:
+        server.cleanup()
+
+
+def made_voices(folder: Path, number: int, num_queries: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Return voices, unit vectors (number, dims) distributed as real embeddings, and queries (num_queries, dims).
+
+    A query is a voice, moved with the covariance of a speaker's recordings around their mean.
+    """
+    utterances, real = read_parts(folder)
+    within = real - pd.DataFrame(real).groupby(utterances["spk_id"].to_numpy()).transform("mean").to_numpy()
+    rng = np.random.default_rng(0)
+    factors = [np.linalg.cholesky(np.cov(table.T) + 1e-4 * np.eye(real.shape[1])) for table in (real, within)]
+    made = (real.mean(axis=0) + rng.standard_normal((number, real.shape[1]), np.float32) @ factors[0].T).astype(
+        np.float32
+    )
+    queries = made[:num_queries] + (rng.standard_normal((num_queries, real.shape[1])) @ factors[1].T).astype(np.float32)
+    return normalise_lengths(made), normalise_lengths(queries)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what ``work`` returns, and its seconds."""
+    started = time.monotonic()
+    return work(), time.monotonic() - started
 
 
 def run(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ float32, base64). An export is not encrypted, even if the store is.
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
 import msgspec
