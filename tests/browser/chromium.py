@@ -85,8 +85,8 @@ class Page:
 
 
 @contextlib.contextmanager
-def chromium(capture: Path, *flags: str) -> Iterator[Page]:
-    """Run Chromium with ``flags`` (default: the microphone is allowed); skips the test where it or its driver is missing."""
+def chromium(capture: Path, *flags: str, allows_microphone: bool = True) -> Iterator[Page]:
+    """Run Chromium with further ``flags``; skips the test where it or its driver is missing."""
     paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in paths:
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
@@ -96,7 +96,8 @@ def chromium(capture: Path, *flags: str) -> Iterator[Page]:
         "headless=new", "no-sandbox", "disable-dev-shm-usage",
         "use-fake-device-for-media-stream", f"use-file-for-fake-audio-capture={capture}",
         "autoplay-policy=no-user-gesture-required", "mute-audio",
-        *(flags or ["use-fake-ui-for-media-stream"]),
+        *flags,
+        "use-fake-ui-for-media-stream" if allows_microphone else "deny-permission-prompts",
     ):  # fmt: skip
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -237,7 +237,7 @@ def test_the_page_works_by_keyboard_and_fits_a_narrow_screen(toy):
 
 def test_a_refused_microphone_is_told(tmp_path):
     serving = Serving(tmp_path, "--model", str(write_toy_model_folder(tmp_path / "model")))
-    with chromium(tmp_path / "none.wav", "deny-permission-prompts") as page:
+    with chromium(tmp_path / "none.wav", allows_microphone=False) as page:
         page.driver.get(serving.url)
         page.press("Record")
         assert "microphone" in page.one(".recorder .alert").text
