@@ -6,10 +6,15 @@ folder that looks like a checkpoint and cannot be loaded. Here the folder is ren
 
 import logging
 import shutil
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
+import yaml
+from speechbrain.utils.checkpoints import METAFNAME, Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from voice_biometrics.common.errors import InputError
@@ -28,17 +33,26 @@ class WholeCheckpointer(Checkpointer):
         final = super()._new_checkpoint_dirpath()
         return final.with_name(UNFINISHED + final.name)
 
-    def save_checkpoint(self, *args, **kwargs) -> Checkpoint | None:
+    @staticmethod
+    def _construct_checkpoint_objects(checkpoint_dirs: Iterable[Path]) -> list[Checkpoint]:
+        """Return the checkpoints of folders, without those whose ``CKPT.yaml`` cannot be read."""
+        readable = [folder for folder in checkpoint_dirs if not _meta_fault(folder)]
+        return Checkpointer._construct_checkpoint_objects(readable)
+
+    def save_checkpoint(self, meta: Mapping[str, Any] = MappingProxyType({}), **kwargs) -> Checkpoint | None:
         """Save a checkpoint under a temporary name and rename its folder.
 
-        Raises InputError if it cannot be written; earlier checkpoints are unchanged.
+        It is the newest, also if the clock was set back: its time is after that of all others. Raises InputError if it
+        cannot be written; earlier checkpoints are unchanged.
         """
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(UNFINISHED + "*"):
                 shutil.rmtree(leftover)
         ddp_barrier()
         try:
-            checkpoint = super().save_checkpoint(*args, **{**kwargs, "verbosity": logging.DEBUG})
+            times = [checkpoint.meta["unixtime"] + 1e-3 for checkpoint in self.list_checkpoints()]
+            meta = {"unixtime": max([time.time(), *times]), **meta}
+            checkpoint = super().save_checkpoint(**kwargs | {"meta": meta, "verbosity": logging.DEBUG})
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise InputError(
                 f"{self.checkpoints_dir}: the checkpoint could not be written ({error}); free disk space and "
@@ -52,6 +66,13 @@ class WholeCheckpointer(Checkpointer):
         ddp_barrier()  # all processes see the same folders before they choose which to delete
         return checkpoint
 
+    def save_and_keep_only(self, *args, **kwargs) -> None:
+        """Save a checkpoint and delete those that need not be kept.
+
+        SpeechBrain's default of ``importance_keys`` grows by one with each call, and the time of a call with it.
+        """
+        super().save_and_keep_only(*args, **{"importance_keys": [], **kwargs})
+
     def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
         """Load the best readable checkpoint by the given criterion (the newest by default), if there is one.
 
@@ -59,6 +80,9 @@ class WholeCheckpointer(Checkpointer):
         of the hparams.
         """
         if if_main_process():
+            for folder in self._list_checkpoint_dirs():
+                if fault := _meta_fault(folder):
+                    _set_aside(folder, fault)
             for checkpoint in self.list_checkpoints():
                 self._set_aside_if_broken(checkpoint)
         ddp_barrier()
@@ -99,10 +123,7 @@ class WholeCheckpointer(Checkpointer):
         faults = [f"{name}.ckpt is missing" for name in missing]
         faults += [fault for path in checkpoint.paramfiles.values() if (fault := _fault(path))]
         if faults:
-            aside = checkpoint.path.with_name(BROKEN + checkpoint.path.name)
-            shutil.rmtree(aside, ignore_errors=True)
-            checkpoint.path.rename(aside)
-            logger.warning("Checkpoint %s is broken (%s): set aside as %s", checkpoint.path, faults[0], aside.name)
+            _set_aside(checkpoint.path, faults[0])
 
     def _load_or_explain(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint; InputError if it does not fit."""
@@ -114,6 +135,23 @@ class WholeCheckpointer(Checkpointer):
                 f"{checkpoint.path}: does not fit the network of these hparams and speakers: {first_lines}; give the "
                 "arguments of its training, or train into another folder (--output_folder)"
             ) from error
+
+
+def _set_aside(folder: Path, fault: str) -> None:
+    """Rename the folder of a broken checkpoint."""
+    aside = folder.with_name(BROKEN + folder.name)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    logger.warning("Checkpoint %s is broken (%s): set aside as %s", folder, fault, aside.name)
+
+
+def _meta_fault(folder: Path) -> str:
+    """Return why the ``CKPT.yaml`` of a checkpoint cannot be read, or an empty text."""
+    try:
+        meta = yaml.safe_load((folder / METAFNAME).read_text(encoding="utf-8"))
+        return "" if isinstance(meta["unixtime"], float) else f"{METAFNAME} has no time"
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        return f"{METAFNAME}: {type(error).__name__}"
 
 
 def _fault(path: Path) -> str:

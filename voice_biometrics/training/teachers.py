@@ -253,7 +253,7 @@ def embed_with_teacher(
     utterances = sorted(rows)
     partial = _open_partial(target, work, (len(speeds), len(utterances)), teacher)
     for speed_number, speed in enumerate(speeds):
-        waiting = np.flatnonzero(np.isnan(partial[speed_number, :, 0])).tolist()
+        waiting = np.flatnonzero(np.isnan(partial[speed_number]).any(axis=1)).tolist()  # a kill may leave part of a row
         bar = tqdm(total=len(waiting), desc=f"teacher, speed {speed:g}", unit="utt", dynamic_ncols=True)
         batches = _read_batches({row: rows[utterances[row]] for row in waiting}, replacements, speed)
         for numbers, embeddings in computed_side_by_side(teacher.embed, batches, device):

@@ -3,6 +3,7 @@
 import multiprocessing
 import resource
 import signal
+import time
 
 import pytest
 import torch
@@ -55,6 +56,41 @@ def test_a_broken_newest_checkpoint_is_set_aside_and_the_one_before_is_taken(tmp
             path.write_bytes({"truncate": content[: len(content) // 2], "empty": b"", "overwrite": b"PK\0"}[damage])
         assert recovered(folder) == 1.0, damage
         assert len(list(folder.glob("broken-*"))) == 1, damage
+
+
+@pytest.mark.parametrize("content", [b"", b"unixtime: 12", b"a: [", b"\xff\xfe", b"[1, 2]"])
+def test_a_checkpoint_with_a_damaged_record_is_set_aside(tmp_path, content):
+    save_with(tmp_path, 1.0)
+    save_with(tmp_path, 2.0)
+    (newest(tmp_path) / "CKPT.yaml").write_bytes(content)
+    assert recovered(tmp_path) == 1.0
+    assert len(list(tmp_path.glob("broken-CKPT*"))) == 1
+
+
+def test_the_last_checkpoint_is_the_newest_when_the_clock_was_set_back(tmp_path, monkeypatch):
+    save_with(tmp_path, 1.0)
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    save_with(tmp_path, 2.0)
+    saved = save_with(tmp_path, 3.0)
+    assert recovered(tmp_path) == 3.0
+    saved.save_and_keep_only()
+    assert recovered(tmp_path) == 3.0 and len(saved.list_checkpoints()) == 1
+
+
+def test_the_hundredth_checkpoint_takes_no_longer_than_the_first(tmp_path, monkeypatch):
+    lists = []
+    monkeypatch.setattr(
+        WholeCheckpointer,
+        "list_checkpoints",
+        lambda self, own=WholeCheckpointer.list_checkpoints: lists.append(1) or own(self),
+    )
+    saving = checkpointer(tmp_path)
+    counts = []
+    for _ in range(3):
+        lists.clear()
+        saving.save_and_keep_only()
+        counts.append(len(lists))
+    assert counts[1] == counts[2]
 
 
 def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch):
