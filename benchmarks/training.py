@@ -1,16 +1,19 @@
-"""Time training steps and two peers on the same data, and print one table: utterances/s and processor time.
+"""Time training and its peers on the same data, idle and beside a busy core: one table, in less than five minutes.
 
-    python benchmarks/training.py [--corpus NAME --data_folder PATH] [--rounds 2] [--steps 2] [--batch_size 128]
+    python benchmarks/training.py [--corpus NAME --data_folder PATH] [--seconds 5] [--batch_size 128] [--jobs NAME ...]
 
-- ours: a step of ``train.py hparams/ecapa_small.yaml``, reading of the audio included;
+- ours: ``train.py hparams/ecapa_small.yaml`` as it is, a process per core, and in one process of one thread; a step
+  takes in the reading of the audio;
 - SpeechBrain: the same network, features, head, batches and crops in a plain SpeechBrain loop as in its VoxCeleb
-  recipe: fp32, its reading of audio, its defaults;
+  recipe: fp32, its reading of audio, its defaults; with one thread; and at its best, a process per core, for which its
+  synchronised BatchNorm, which needs GPUs, is left out;
 - original: that loop with network and features of the original project (``hparams/ablations/network/original.yaml``),
-  on whole utterances padded to the longest of the batch.
+  on whole utterances padded to the longest of the batch (batches of 32);
+- embedding: whole utterances, as ``eval_eer.py`` embeds them, with a thread per core, and with one.
 
-Data: speechocean762 in ``../shared/corpora`` if it is there, else the demo voices. Each round runs every job once in
-its own process, so load on a shared machine affects all alike; the first step of a process does not count. The peers
-wait without spinning, as ours does, which helps them on a busy machine.
+Data: speechocean762 in ``../shared/corpora`` if it is there, else the demo voices. Every job runs in processes of its
+own, first with nothing beside it, then beside one process that never waits. The first step does not count; steps are
+taken for ``--seconds``, at least one. The peers' threads spin while they wait, as they do by default.
 """
 
 import argparse
@@ -25,8 +28,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -37,25 +43,62 @@ import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.distributed import if_main_process
+from torch.nn.parallel import DistributedDataParallel
 
 import train
 from voice_biometrics.ablation.score_run import describe_hardware
-from voice_biometrics.common.manifest import data_roots
+from voice_biometrics.common.manifest import data_roots, read_utterances
 from voice_biometrics.evaluation.trained_run import with_speechbrain_class
 from voice_biometrics.experiment.hparams import Run, read_command_line
+from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, embed_manifest
+from voice_biometrics.training.brain import init_processes
 from voice_biometrics.training.dataio import train_loader_options
 from voice_biometrics.training.optimisation import keep_freed_memory
+from voice_biometrics.training.processes import (
+    MIN_CROPS,
+    choose_num_processes,
+    gathered,
+    process_number,
+    run_in_processes,
+)
+
+OURS, ORIGINAL = "hparams/ecapa_small.yaml", "hparams/ablations/network/original.yaml"
+SPINS = {"GOMP_SPINCOUNT": "300000"}  # libgomp's own; our package makes threads sleep
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+class Job(NamedTuple):
+    """What to time."""
+
+    loop: str  # ours, plain or embedding
+    hparams: str
+    processes: str  # auto: one per core
+    environment: dict[str, str] = {}
+    batch_size: int | None = None
+
 
 JOBS = {
-    "ours": "hparams/ecapa_small.yaml",
-    "SpeechBrain": "hparams/ecapa_small.yaml",
-    "original": "hparams/ablations/network/original.yaml",
+    "ours": Job("ours", OURS, "auto"),
+    "ours, 1 thread": Job("ours", OURS, "1", ONE_THREAD),
+    "SpeechBrain": Job("plain", OURS, "1", SPINS),
+    "SpeechBrain, 1 thread": Job("plain", OURS, "1", ONE_THREAD),
+    "SpeechBrain, a process per core": Job("plain", OURS, "auto", SPINS),
+    "original": Job("plain", ORIGINAL, "1", SPINS, batch_size=32),
+    "embedding": Job("embedding", OURS, "1"),
+    "embedding, 1 thread": Job("embedding", OURS, "1", ONE_THREAD),
 }
+NUM_EMBEDDED = 40  # utterances, at once
 SPEECHOCEAN762 = Path("../shared/corpora/speechocean762")
 
 
 class PlainBrain(sb.Brain):
-    """SpeechBrain's loop with nothing added to it."""
+    """SpeechBrain's loop with nothing added to it, but able to run in several processes on a CPU."""
+
+    def _wrap_distributed(self) -> None:
+        if self.distributed_launch:
+            for name in ("embedding_model", "classifier"):
+                self.modules[name] = DistributedDataParallel(self.modules[name])
 
     def compute_forward(self, batch, stage: sb.Stage) -> torch.Tensor:
         """Return the head's output (utterances, 1, speakers)."""
@@ -87,35 +130,35 @@ class PlainReader:
 
 @dataclass
 class Measured:
-    """Per counted step: seconds, processor seconds; and the largest memory of a process, GiB."""
+    """Per counted step: seconds, processor seconds of all processes; and the memory of all processes, GiB."""
 
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
     peak_gib: float = 0.0
-
-    def add(self, other: "Measured") -> None:
-        """Take in the steps of another process."""
-        self.wall_s += other.wall_s
-        self.cpu_s += other.cpu_s
-        self.peak_gib = max(self.peak_gib, other.peak_gib)
+    processes: int = 1
+    threads: int = 1
+    utterances: int = 0  # of a step
 
 
-def our_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
-    """Return what train.py trains with, its data and its hparams."""
+def our_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict, dict]:
+    """Return what train.py trains with, its data, its hparams and the options of its loader."""
     keep_freed_memory()
     hparams = run.build()
-    train.prepare_data(hparams)
     dataset, _, label_encoder = train.dataio_prep(hparams)
-    return train.make_brain(hparams, run.run_opts, len(label_encoder)), dataset, hparams
+    brain = train.make_brain(hparams, init_processes(run.run_opts), len(label_encoder))
+    speakers = [row["spk_id"] for row in dataset.data.values()]
+    return brain, dataset, hparams, train_loader_options(hparams, speakers, "cpu")
 
 
-def plain_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict]:
-    """Return a plain SpeechBrain loop, its data and its hparams."""
+def plain_loop(run: Run) -> tuple[sb.Brain, DynamicItemDataset, dict, dict]:
+    """Return a plain SpeechBrain loop, its data, its hparams and the options of its loader."""
+    run_opts = init_processes(run.run_opts)
     hparams = replace(run, text=with_speechbrain_class(run.text)).build()
-    train.prepare_data(hparams)
     dataset, num_speakers = plain_dataset(hparams)
     modules = hparams["modules"] | {"classifier": hparams["classifier"](out_neurons=num_speakers)}
-    return PlainBrain(modules, hparams["opt_class"], {"compute_cost": hparams["compute_cost"]}), dataset, hparams
+    brain = PlainBrain(modules, hparams["opt_class"], {"compute_cost": hparams["compute_cost"]}, run_opts)
+    options = {"shuffle": True, "drop_last": True, "batch_size": hparams["batch_size"] // process_number()[1]}
+    return brain, dataset, hparams, options
 
 
 def plain_dataset(hparams: dict) -> tuple[DynamicItemDataset, int]:
@@ -130,9 +173,9 @@ def plain_dataset(hparams: dict) -> tuple[DynamicItemDataset, int]:
     return dataset, len(encoder)
 
 
-def time_steps(brain: sb.Brain, dataset: DynamicItemDataset, hparams: dict, num_steps: int) -> Measured:
-    """Train one step, then time ``num_steps`` more, from the reading of the audio to the new weights."""
-    loading = train_loader_options(hparams, [row["spk_id"] for row in dataset.data.values()], brain.device)
+def time_steps(loop: Callable, run: Run, seconds: float) -> Measured:
+    """Train one step, then time further ones for some seconds, from the reading of the audio to the new weights."""
+    brain, dataset, hparams, loading = loop(run)
     batches = itertools.chain.from_iterable(itertools.repeat(brain.make_dataloader(dataset, sb.Stage.TRAIN, **loading)))
     brain.on_fit_start()
     hparams["epoch_counter"].current = 1
@@ -140,62 +183,126 @@ def time_steps(brain: sb.Brain, dataset: DynamicItemDataset, hparams: dict, num_
     brain.modules.train()
     weights = next(brain.modules["embedding_model"].parameters())
     first_weights = weights.detach().clone()
-    measured = Measured()
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    for batch in itertools.islice(batches, 1 + num_steps):
+    measured = Measured(
+        processes=process_number()[1], threads=torch.get_num_threads(), utterances=run.settings["batch_size"]
+    )
+    for batch in batches:
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
         brain.step += 1
         brain.fit_batch(batch)
-        before, (wall_s, cpu_s) = (wall_s, cpu_s), (time.perf_counter(), time.process_time())
-        measured.wall_s.append(wall_s - before[0])
-        measured.cpu_s.append(cpu_s - before[1])
+        measured.wall_s.append(time.perf_counter() - wall_s)
+        measured.cpu_s.append(time.process_time() - cpu_s)
+        if gathered(sum(measured.wall_s[1:]) >= seconds and len(measured.wall_s) > 1)[0]:
+            break
     if torch.equal(weights, first_weights):
         sys.exit("the network has not learned: the steps were not those of training")
-    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return Measured(measured.wall_s[1:], measured.cpu_s[1:], peak_gib)
+    return measured
+
+
+def time_embedding(run: Run, seconds: float) -> Measured:
+    """Embed a few utterances again and again for some seconds."""
+    hparams = run.build()
+    manifest = read_utterances(
+        Path(hparams["manifest_folder"]) / "train.csv", data_roots(hparams["corpus"], hparams["data_folder"])
+    )[:NUM_EMBEDDED]
+    modules = torch.nn.ModuleDict({name: hparams[name] for name in FRONT_TO_EMBEDDING})
+    measured = Measured(threads=torch.get_num_threads(), utterances=len(manifest))
+    while sum(measured.wall_s[1:]) < seconds or len(measured.wall_s) < 2:
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        embed_manifest(modules, manifest, hparams["sample_rate"], "cpu")
+        measured.wall_s.append(time.perf_counter() - wall_s)
+        measured.cpu_s.append(time.process_time() - cpu_s)
+    return measured
 
 
 def run_job(options: argparse.Namespace) -> None:
-    """Time one job in this process and print the measurement as JSON."""
+    """Time one job in this process and those that it starts, and print the measurement as JSON."""
+    job = JOBS[options.job]
     with tempfile.TemporaryDirectory() as folder:
-        given = [JOBS[options.job], "--corpus", options.corpus, "--data_folder", options.data_folder]
-        given += ["--output_folder", folder, "--valid_speakers", "0", "--device", "cpu"]
-        run = read_command_line([*given, "--batch_size", str(options.batch_size)], __doc__)
-        loop = our_loop(run) if options.job == "ours" else plain_loop(run)
-        print(json.dumps(vars(time_steps(*loop, options.steps))))
+        given = [job.hparams, "--corpus", options.corpus, "--data_folder", options.data_folder, "--device", "cpu"]
+        given += ["--output_folder", folder, "--manifest_folder", options.manifests, "--processes", job.processes]
+        run = read_command_line([*given, "--batch_size", str(job.batch_size or options.batch_size)], __doc__)
+        num_processes = choose_num_processes(run.settings, MIN_CROPS, "cpu")
+        run_in_processes(num_processes, measure_here, job, run, options.seconds)
 
 
-def measure(job: str, options: argparse.Namespace) -> Measured:
-    """Run a job in a process of its own."""
-    print(f"running {job}", file=sys.stderr)
-    command = [sys.executable, __file__, "--job", job]
-    for name in ("corpus", "data_folder", "steps", "batch_size"):
-        command += [f"--{name}", str(getattr(options, name))]
-    done = subprocess.run(command, capture_output=True, text=True)
+def measure_here(job: Job, run: Run, seconds: float) -> None:
+    """Time a job in this process and the others of it; the first prints the measurement as JSON."""
+    if job.loop == "embedding":
+        measured = time_embedding(run, seconds)
+    else:
+        measured = time_steps(our_loop if job.loop == "ours" else plain_loop, run, seconds)
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    parts = gathered((measured.cpu_s, peak_gib))
+    measured.cpu_s = [sum(seconds) for seconds in zip(*(cpu_s for cpu_s, _ in parts), strict=True)]
+    measured.peak_gib = sum(peak for _, peak in parts)
+    if if_main_process():
+        print(json.dumps(vars(measured)), flush=True)
+
+
+def measure(name: str, options: argparse.Namespace, manifests: Path) -> Measured:
+    """Run a job in a process of its own, and return its counted steps."""
+    command = [sys.executable, __file__, "--job", name, "--manifests", str(manifests)]
+    for option in ("corpus", "data_folder", "seconds", "batch_size"):
+        command += [f"--{option}", str(getattr(options, option))]
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | JOBS[name].environment
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        sys.exit(f"{job} failed:\n{done.stderr}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    measured = Measured(**json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
+    measured.wall_s, measured.cpu_s = measured.wall_s[1:], measured.cpu_s[1:]
+    print(f"{name}: {len(measured.wall_s)} steps, {1000 * statistics.median(measured.wall_s):.0f} ms", file=sys.stderr)
+    return measured
 
 
 def print_table(options: argparse.Namespace) -> None:
-    """Run all rounds and print the table with what it was made with."""
-    print(f"command: python benchmarks/training.py --rounds {options.rounds} --steps {options.steps}")
+    """Run all jobs idle and beside a busy core, and print the table with what it was made with."""
+    print(f"command: python benchmarks/training.py --seconds {options.seconds} --batch_size {options.batch_size}")
     versions = f"python {platform.python_version()}, torch {torch.__version__}"
     print(f"data: {options.corpus}; batches of {options.batch_size}; {versions}")
-    processor = describe_hardware("cpu", torch.get_num_threads())
-    print(f"hardware: {processor} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; no GPU used")
-    found = {job: Measured() for job in JOBS}
-    for _ in range(options.rounds):
-        for job, measured in found.items():
-            measured.add(measure(job, options))
-    print(f"medians of {options.rounds * options.steps} steps\n")
-    print("| loop | utterances/s | ours: faster by | CPU ms/utterance | less by | peak |\n|---|---|---|---|---|---|")
-    ours = found["ours"]
-    for job, measured in found.items():
-        rate = options.batch_size / statistics.median(measured.wall_s)
-        cpu_ms = 1000 * statistics.median(measured.cpu_s) / options.batch_size
-        faster = statistics.median(measured.wall_s) / statistics.median(ours.wall_s)
-        less = statistics.median(measured.cpu_s) / statistics.median(ours.cpu_s)
-        print(f"| {job} | {rate:.1f} | {faster:.2f} x | {cpu_ms:.1f} | {less:.2f} x | {measured.peak_gib:.1f} GiB |")
+    cores = f"{describe_hardware('cpu', torch.get_num_threads())} of {os.cpu_count()} cores"
+    print(f"hardware: {cores}; no GPU used; load before: {os.getloadavg()[0]:.1f}")
+    found: dict[str, dict[str, Measured]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        given = [OURS, "--corpus", options.corpus, "--data_folder", options.data_folder, "--valid_speakers", "0"]
+        train.prepare_data(read_command_line([*given, "--manifest_folder", folder], __doc__).settings)
+        for state in ("idle", "busy"):
+            with busy_core() if state == "busy" else nullcontext():
+                found[state] = {name: measure(name, options, Path(folder)) for name in options.jobs or JOBS}
+    print("medians of the steps; utterances/s\n")
+    print(
+        "| loop | processes x threads | idle | ours: faster by | beside a busy core | ours: faster by | kept | "
+        "CPU ms/utterance, idle | memory |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    for name, idle in found["idle"].items():
+        print(table_row(name, idle, found["busy"][name], {state: jobs.get("ours") for state, jobs in found.items()}))
+
+
+def table_row(name: str, idle: Measured, busy: Measured, ours: dict[str, Measured | None]) -> str:
+    """Return a row of the table."""
+    rates = [part.utterances / statistics.median(part.wall_s) for part in (idle, busy)]
+    times = ["", ""]
+    if JOBS[name].loop != "embedding" and all(ours.values()):
+        times = [
+            f"{part.utterances / statistics.median(part.wall_s) / rate:.2f} x"
+            for part, rate in zip(ours.values(), rates, strict=True)
+        ]
+    cpu_ms = 1000 * statistics.median(idle.cpu_s) / idle.utterances
+    return (
+        f"| {name} | {idle.processes} x {idle.threads} | {rates[0]:.1f} | {times[0]} | {rates[1]:.1f} | {times[1]} | "
+        f"{100 * rates[1] / rates[0]:.0f} % | {cpu_ms:.1f} | {idle.peak_gib:.1f} GiB |"
+    )
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Context manager: run a process that never waits."""
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        neighbour.kill()
+        neighbour.wait()
 
 
 def main() -> None:
@@ -203,10 +310,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", help="as of train.py; speechocean762 or demo_voices unless named")
     parser.add_argument("--data_folder", help="the folder of the corpus")
-    parser.add_argument("--rounds", type=int, default=2, help="how often each job is started")
-    parser.add_argument("--steps", type=int, default=2, help="counted steps of a start")
+    parser.add_argument("--seconds", type=float, default=5.0, help="counted steps of a job")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, help="default: all")
+    parser.add_argument("--manifests", help=argparse.SUPPRESS)
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--job", choices=JOBS, help="run one job only and print its steps as JSON")
+    parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.data_folder is None:
         found = SPEECHOCEAN762.is_dir()
