@@ -20,6 +20,7 @@
   --use NAME           threshold for a smart_speaker (default) or a door,
   --far RATE           or with at most this false-accept rate (0.01 is 1 %)
   --precision int8     the quantised model: faster, with separate enrolments
+  --channel N          of recordings with several (1 is the first; default: their mean)
   --json               print a JSON object
 
 A recording is a file in any format and rate that libsndfile reads (WAV, FLAC, OGG,
@@ -91,6 +92,7 @@ def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) ->
     threshold = common.add_mutually_exclusive_group()
     threshold.add_argument("--use")
     threshold.add_argument("--far", type=float)
+    common.add_argument("--channel", type=int, default=0)
     common.add_argument("--precision", default="fp32", choices=("fp32", "int8"))
     common.add_argument("--json", action="store_true")
     parser = argparse.ArgumentParser(

@@ -6,19 +6,19 @@ Writes to the manifest folder ``train.csv``, ``valid.csv`` and ``valid_trials.cs
 and files are reused.
 """
 
-import filecmp
 import hashlib
 import logging
-import os
 import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep.corpus import MAX_SKIPPED, Corpus, Utterance
+from data_prep.file_checks import report_copies, report_remarks
 from data_prep.settings import Settings
 from data_prep.shards import shards_folder, take_manifests
 from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
+from voice_biometrics.common.audio import split_channel
 from voice_biometrics.common.audio_files import read_headers, shortened
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json, written_whole
@@ -44,6 +44,9 @@ def prepare(settings: Settings, manifest_folder: Path, is_trained: bool = False)
     InputError, before anything is written, for other speakers, a fault of the corpus or a setting.
     """
     if (shards := shards_folder(settings)) is not None:
+        if is_trained:
+            parts = {path.stem: read_manifest(path) for path in shards.glob("*.csv") if path.stem in ("train", "valid")}
+            _check_same_speakers(Parts(**parts), manifest_folder)
         return take_manifests(shards, settings, manifest_folder)
     corpora = settings.corpora()
     record = {"version": FORMAT_VERSION, "settings": settings.portable(), "files_sha256": _fingerprint(corpora)}
@@ -99,15 +102,18 @@ def _in_order(utterances: list[Utterance]) -> list[Utterance]:
 
 def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -> tuple[Parts, pd.DataFrame]:
     """Read the headers of one corpus, split its speakers and make its trials; return the skipped files as well."""
-    train, skipped = _read_part(label, corpus.root, corpus.train, root, settings.check_audio)
+    train, skipped = _read_part(label, corpus.root, corpus.train, root, settings)
     _check_usable(corpus.root, skipped, len(corpus.train), "training part", MAX_SKIPPED)
     parts = Parts(train=train)
     if corpus.test:
-        parts.test, faulty = _read_part(f"{label} test", corpus.root, corpus.test, root, settings.check_audio)
+        parts.test, faulty = _read_part(f"{label} test", corpus.root, corpus.test, root, settings)
         _check_usable(corpus.root, faulty, len(corpus.test), "test part", 0.0)
         parts.test_trials = _test_trials(corpus, parts.test, settings)
     else:
         hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
+    both = pd.concat([parts.train, parts.test])
+    paths = [str(split_channel(wav)[0]).removeprefix(f"{root}/") for wav in both["wav"]]
+    report_copies(corpus.root, dict(zip(paths, both["spk_id"], strict=True)))
     valid_amount = settings.valid_amounts()[label]
     hold_out(parts, "valid", valid_amount, settings.max_trials, settings.split_seed)
     if valid_amount and parts.valid.empty and len(parts.train):
@@ -117,7 +123,7 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
 
 
 def _read_part(
-    label: str, folder: Path, utterances: list[Utterance], root: str, decode: bool
+    label: str, folder: Path, utterances: list[Utterance], root: str, settings: Settings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the manifest of ``utterances``, sorted by ID, and a table ``file, reason`` of skipped files."""
     utterances = [
@@ -125,7 +131,9 @@ def _read_part(
         for item in _in_order(utterances)
     ]
     paths = [folder / utterance.path for utterance in utterances]
-    headers = read_headers(paths, f"{'audio' if decode else 'headers'} of {label}", decode)
+    what = f"{'audio' if settings.check_audio else 'headers'} of {label}"
+    headers = read_headers(paths, what, settings.check_audio, settings.channel)
+    report_remarks(label, [utterance.path for utterance in utterances], headers, settings.channel)
     rows, skipped = [], []
     for utterance, header in zip(utterances, headers, strict=True):
         fault = header.fault or ("'$' in its path, which manifests cannot represent" if "$" in utterance.path else "")
@@ -133,10 +141,11 @@ def _read_part(
             skipped.append((utterance.path, fault))
             continue
         duration_s = round(header.num_samples / header.sample_rate, 6)
-        row = (utterance.utt_id, duration_s, f"{root}/{utterance.path}", 0, header.num_samples, utterance.spk_id)
+        wav = f"{root}/{utterance.path}"
+        if settings.channel and header.num_channels > 1:
+            wav += f"#channel={settings.channel}"
+        row = (utterance.utt_id, duration_s, wav, 0, header.num_samples, utterance.spk_id)
         rows.append(row + tuple(utterance.metadata.values()))
-    readable = [utterance for utterance, header in zip(utterances, headers, strict=True) if not header.fault]
-    _report_copies(folder, readable)
     further = list(utterances[0].metadata) if utterances else []
     return pd.DataFrame(rows, columns=COLUMNS + further), pd.DataFrame(skipped, columns=["file", "reason"])
 
@@ -149,27 +158,6 @@ def _checked_name(name: str) -> str:
             f"{name!r}: expected a name in UTF-8 without leading or trailing blanks; rename the file or folder"
         )
     return unicodedata.normalize("NFC", name)
-
-
-def _report_copies(root: Path, utterances: list[Utterance]) -> None:
-    """Log the first file that two speakers share; only equal sizes and equal middle 4 KiB are compared in full."""
-    by_size: dict[int, list[Utterance]] = {}
-    for utterance in utterances:
-        by_size.setdefault(os.path.getsize(root / utterance.path), []).append(utterance)
-    for size, group in by_size.items():
-        if len({utterance.spk_id for utterance in group}) < 2:
-            continue
-        seen: dict[bytes, Utterance] = {}
-        for utterance in group:
-            with open(root / utterance.path, "rb") as file:
-                file.seek(size // 2)
-                first = seen.setdefault(file.read(4096), utterance)
-            copied = first.spk_id != utterance.spk_id and filecmp.cmp(root / first.path, root / utterance.path, False)
-            if copied:
-                logger.warning(
-                    "%s and %s are the same recording under two speakers; remove one", first.path, utterance.path
-                )
-                return
 
 
 def _check_usable(root: Path, faulty: pd.DataFrame, num_files: int, part: str, max_share: float) -> None:

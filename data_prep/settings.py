@@ -24,6 +24,7 @@ class Settings:
     train_speakers: float = 1.0
     split_seed: int = 1986
     check_audio: bool = False
+    channel: int = 0
 
     @classmethod
     def from_hparams(cls, hparams: dict) -> "Settings":

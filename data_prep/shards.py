@@ -73,6 +73,8 @@ def write_shards(manifests: Path, roots: dict[str, str], output: Path, max_bytes
             continue
         manifest = read_manifest(manifests / f"{part}.csv")
         root = manifest["wav"].str.partition("/")[0]
+        channel = manifest["wav"].str.extract(r"(#channel=\d+)$", expand=False).fillna("")
+        manifest["wav"] = [wav.removesuffix(end) for wav, end in zip(manifest["wav"], channel, strict=True)]
         manifest = with_folders(manifest, roots, manifests / f"{part}.csv")
         places: dict[str, str] = {}
         contents = list(_split(manifest, max_bytes))
@@ -80,7 +82,7 @@ def write_shards(manifests: Path, roots: dict[str, str], output: Path, max_bytes
             places |= _write_shard(rows, output / f"{part}-{number:06d}.tar")
         num_shards += len(contents)
         num_files += len(places)
-        write_manifest(manifest.assign(wav=root + "/" + manifest["wav"].map(places)), output / f"{part}.csv")
+        write_manifest(manifest.assign(wav=root + "/" + manifest["wav"].map(places) + channel), output / f"{part}.csv")
     for path in (*manifests.glob("*_trials.csv"), manifests / RECORD):
         _copy(path, output)
     return num_files, num_shards

@@ -24,6 +24,13 @@ MAX_HEADER_BYTES = 1 << 16  # the data chunk of a WAV begins within these
 TAR_MEMBER = re.compile(r"(.+\.tar):(\d+):(\d+)")
 MOST_OPEN_TARS = 256
 CANCELLING = 0.1  # channels whose mean has less than this fraction of their RMS (-20 dB) are not averaged
+CHANNEL = re.compile(r"(.+)#channel=(\d+)")  # a path in a manifest that names a channel, from 1
+LOW_HZ = 40.0  # below any voice
+MAX_LOW_DB = -17.0  # 250 recordings of speechocean762: -18.4 or less; with rumble of 0.02 (peak 0.5): -16.3 or more
+SAME_SOUND = 0.6  # correlation of the levels of two channels; one person at two random microphones: 0.75 or more
+STRONG_LOW = "strong energy below the voice (an offset or rumble): use a high-pass filter or another microphone"
+DIFFERENT_SOUNDS = "different sounds on its channels, such as two people: choose one with --channel"
+LEVEL_FRAME_S, LEVEL_RANGE_DB = 0.1, 40.0
 FOREIGN_CONTENT = (
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer; fetch the file with: git lfs pull"),
     (re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page; download the file again"),
@@ -39,9 +46,10 @@ def read_audio(
     """Return the samples ``start`` to ``stop`` (at the file's own rate) of ``path``.
 
     Returns float32 (samples,) in [-1, 1] at ``sample_rate`` Hz; channels are mixed (``mix_down``), other rates
-    resampled. ``speed`` changes the playback speed (tempo and pitch). Raises InputError when the file is missing,
-    unreadable, shorter than ``stop``, not finite, or entirely zero.
+    resampled. ``<path>#channel=2`` is one of them. ``speed`` changes the playback speed (tempo and pitch). Raises
+    InputError when the file is missing, unreadable, shorter than ``stop``, not finite, or entirely zero.
     """
+    path, channel = split_channel(path)
     try:
         with open_audio(path) as audio:
             file_rate = audio.samplerate
@@ -55,7 +63,7 @@ def read_audio(
     expected = None if stop is None else stop - start
     if not len(samples) or (expected is not None and len(samples) != expected):
         raise InputError(f"{path}: expected {expected or 'some'} samples, found {len(samples)}: truncated; {ADVICE}")
-    mono = mix_down(samples)
+    mono = mix_down(samples, channel)
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: expected finite samples, found NaN or infinite ones; {ADVICE}")
     if not mono.any() and is_silent(path):
@@ -65,7 +73,7 @@ def read_audio(
 
 def containing_file(path: str | Path) -> Path:
     """Return the file itself, or the tar file that it is in."""
-    return Path(TAR_MEMBER.sub(r"\1", str(path)))
+    return Path(TAR_MEMBER.sub(r"\1", str(split_channel(path)[0])))
 
 
 def _openable(path: str | Path) -> str | Path | io.BytesIO:
@@ -99,16 +107,54 @@ def open_audio(path: str | Path) -> soundfile.SoundFile:
     return soundfile.SoundFile(io.BytesIO(content))
 
 
-def mix_down(samples: np.ndarray) -> np.ndarray:
-    """Return the mean of the channels of ``samples`` (samples, channels), as (samples,).
+def split_channel(path: str | Path) -> tuple[str | Path, int]:
+    """Return the file and the channel (from 1; 0: all) of a path that may end with ``#channel=2``."""
+    match = CHANNEL.fullmatch(str(path))
+    return (match[1], int(match[2])) if match else (path, 0)
+
+
+def mix_down(samples: np.ndarray, channel: int = 0) -> np.ndarray:
+    """Return the mean of the channels of ``samples`` (samples, channels), or one of them (from 1), as (samples,).
 
     Channels that cancel each other, such as one with inverted polarity, are not averaged: the loudest is returned.
+    ``samples`` with one channel have only that one to choose.
     """
     if samples.shape[1] == 1:
         return samples[:, 0]  # a mean takes long
+    if channel:
+        return samples[:, channel - 1]
     mono = samples.mean(axis=1)
     power = np.square(samples).mean(axis=0)
     return samples[:, power.argmax()] if np.square(mono).mean() < CANCELLING**2 * power.max() else mono
+
+
+def low_and_other_energy(samples: np.ndarray, sample_rate: float) -> np.ndarray:
+    """Return the energy below the voice (an offset, rumble) of ``samples`` (samples,), and all other energy."""
+    energy = np.abs(np.fft.rfft(samples.astype(np.float64))) ** 2
+    low = energy[np.fft.rfftfreq(samples.size, 1 / sample_rate) < LOW_HZ].sum()
+    return np.array([low, energy.sum() - low])
+
+
+def is_low_strong(energies: np.ndarray) -> bool:
+    """Return True if the two ``low_and_other_energy`` show energy below the voice that changes decisions."""
+    return bool(energies[0] > energies[1] * 10 ** (MAX_LOW_DB / 10))
+
+
+def hold_different_sounds(samples: np.ndarray, sample_rate: float) -> bool:
+    """Return True if the two loudest channels of ``samples`` (samples, channels) hold different sounds.
+
+    Two microphones that hear one person rise and fall together, in whatever room; two people do not.
+    """
+    length = max(1, round(LEVEL_FRAME_S * sample_rate))
+    frames = samples[: len(samples) // length * length].reshape(-1, length, samples.shape[1])
+    if len(frames) < 10 or samples.shape[1] < 2:
+        return False
+    levels_db = 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-12)  # (frames, channels)
+    loudest = np.argsort(levels_db.max(axis=0))[-2:]
+    levels_db = np.maximum(levels_db[:, loudest], levels_db.max() - LEVEL_RANGE_DB)
+    first, second = (levels_db - levels_db.mean(axis=0)).T
+    spread = np.sqrt(np.square(first).sum() * np.square(second).sum())
+    return bool(spread > 0 and first @ second < SAME_SOUND * spread)
 
 
 def foreign_content(head: bytes) -> str:
@@ -140,7 +186,8 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
 
 def is_silent(path: str | Path) -> bool:
     """Return True if every sample of the file is zero."""
-    return not any(block.any() for block in soundfile.blocks(_openable(path), blocksize=1 << 20, dtype="float32"))
+    with open_audio(path) as audio:
+        return not any(block.any() for block in audio.blocks(blocksize=1 << 20, dtype="float32"))
 
 
 def repeat_to(samples: np.ndarray, num_samples: int) -> np.ndarray:

@@ -12,7 +12,17 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from voice_biometrics.common.audio import WAV_FORMATS, open_audio, unreadable_reason
+from voice_biometrics.common.audio import (
+    DIFFERENT_SOUNDS,
+    STRONG_LOW,
+    WAV_FORMATS,
+    hold_different_sounds,
+    is_low_strong,
+    low_and_other_energy,
+    mix_down,
+    open_audio,
+    unreadable_reason,
+)
 from voice_biometrics.common.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -34,29 +44,31 @@ MP3_HEAD_BYTES = 1 << 16
 
 
 class Header(NamedTuple):
-    """Length and rate of a file; ``fault`` is empty for a usable file."""
+    """Length and rate of a file; ``fault`` is empty for a usable file, ``remarks`` without anything to tell."""
 
     num_samples: int  # per channel, at the file's own rate
     sample_rate: int  # Hz
     fault: str
+    num_channels: int = 1
+    remarks: tuple[str, ...] = ()  # of decoded files
 
 
-def read_headers(paths: Sequence[Path], label: str, decode: bool = False) -> list[Header]:
+def read_headers(paths: Sequence[Path], label: str, decode: bool = False, channel: int = 0) -> list[Header]:
     """Read the headers of ``paths`` in order, with a progress bar named ``label``.
 
     An unreadable, empty, truncated or non-audio file gets a ``fault`` instead of raising; with ``decode`` all samples
-    are read, so that silent and non-finite files are found too.
+    (of one ``channel``, from 1) are read, so that silent and non-finite files are found too.
     """
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     headers: list[Header] = []
     with ThreadPoolExecutor(NUM_THREADS) as pool, tqdm(total=len(paths), desc=label, unit="file") as bar:
-        for chunk in pool.map(lambda chunk: [read_header(path, decode) for path in chunk], chunks):
+        for chunk in pool.map(lambda chunk: [read_header(path, decode, channel) for path in chunk], chunks):
             headers.extend(chunk)
             bar.update(len(chunk))
     return headers
 
 
-def read_header(path: Path, decode: bool = False) -> Header:
+def read_header(path: Path, decode: bool = False, channel: int = 0) -> Header:
     """Read the header of one file.
 
     A length that cannot be trusted is checked: the last sample of FLAC and MP3 with a stored length is decoded, and an
@@ -70,10 +82,13 @@ def read_header(path: Path, decode: bool = False) -> Header:
             elif audio.format in ("FLAC", "MP3") and frames:
                 audio.seek(frames - 1)
                 fault = fault if len(audio.read(1)) else TRUNCATED
+            if channel > audio.channels > 1:
+                fault = f"{audio.channels} channels, so there is no channel {channel}"
+            remarks: tuple[str, ...] = ()
             if decode and not fault:
                 with open_audio(path) as again:
-                    fault = _fault_of_samples(again, frames)
-            return Header(frames, audio.samplerate, fault)
+                    fault, remarks = _listen(again, frames, channel)
+            return Header(frames, audio.samplerate, fault, audio.channels, remarks)
     except (soundfile.SoundFileError, OSError) as error:
         return Header(0, 0, f"unreadable or truncated: {unreadable_reason(path, error)}")
 
@@ -94,17 +109,21 @@ def _fault(audio: soundfile.SoundFile) -> str:
     return ""
 
 
-def _fault_of_samples(audio: soundfile.SoundFile, num_frames: int) -> str:
-    """Decode an open file and return the fault of its samples."""
-    loudest, num_samples = 0.0, 0
+def _listen(audio: soundfile.SoundFile, num_frames: int, channel: int) -> tuple[str, tuple[str, ...]]:
+    """Decode an open file; return the fault of its samples, and remarks on them."""
+    loudest, num_samples, energies, are_different = 0.0, 0, np.zeros(2), False
     for block in audio.blocks(blocksize=1 << 18, dtype="float32", always_2d=True):
-        loudest = max(loudest, float(np.abs(block).max(initial=0.0)) if np.isfinite(block).all() else np.inf)
+        mono = mix_down(block, channel)
+        if not np.isfinite(mono).all():
+            return "samples that are NaN or infinite", ()
+        loudest = max(loudest, float(np.abs(mono).max(initial=0.0)))
         num_samples += len(block)
+        energies += low_and_other_energy(mono, audio.samplerate)
+        are_different = are_different or (not channel and hold_different_sounds(block, audio.samplerate))
     if num_samples != num_frames:
-        return TRUNCATED
-    if loudest == np.inf:
-        return "samples that are NaN or infinite"
-    return "" if loudest else "silent: all samples are zero"
+        return TRUNCATED, ()
+    remarks = [DIFFERENT_SOUNDS] * are_different + [STRONG_LOW] * is_low_strong(energies)
+    return "" if loudest else "silent: all samples are zero", tuple(remarks)
 
 
 def list_audio(folder: Path) -> list[str]:

@@ -2,7 +2,8 @@
 
 ``ID, duration, wav, start, stop, spk_id`` and further columns of metadata (``gender``, ``age``, ...): ``duration`` in
 seconds, ``wav`` beginning with ``$data_root`` (``$data_root.<corpus>`` if corpora are joined), ``start`` and
-``stop`` in samples at the file's own rate. Rows are sorted by ``ID``, so two runs write identical files.
+``stop`` in samples at the file's own rate; a ``wav`` that ends with ``#channel=2`` is one channel of a
+file. Rows are sorted by ``ID``, so two runs write identical files.
 """
 
 from collections.abc import Iterator, Sequence

@@ -19,11 +19,20 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from voice_biometrics.common.audio import foreign_content, mix_down, resample
+from voice_biometrics.common.audio import (
+    DIFFERENT_SOUNDS,
+    STRONG_LOW,
+    foreign_content,
+    hold_different_sounds,
+    is_low_strong,
+    low_and_other_energy,
+    mix_down,
+    resample,
+)
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.inference.speech_activity import speech_duration_s
 
 FRAME_S = 0.02
-SPEECH_RANGE_DB = 30.0  # below the loud frames; quieter frames are pauses
 MAX_CLIPPED_SHARE = 0.0003  # as they are: 0; clipped: 0.0005 or more
 MAX_BAND_DROP_DB = 59.0  # as they are: 55.5 or less; resampled: 63.3 or more
 MIN_LEVEL_DB = -50.0  # of the loud frames, 0 = full scale; as they are: -37 or more
@@ -50,7 +59,7 @@ class Recording:
     """Speech that can be embedded.
 
     name : of the file or stream. samples : (samples,) float32 at ``sample_rate`` Hz, one channel.
-    file_rate : Hz. num_channels : of the file. duration_s, speech_s : with and without pauses.
+    file_rate : Hz. num_channels : of the file. duration_s, speech_s : of the recording, and of the speech in it.
     remarks : reasons why an answer about it is less reliable, a sentence each.
     """
 
@@ -64,13 +73,13 @@ class Recording:
     remarks: tuple[str, ...]
 
 
-def read_recording(source: str | Path | BinaryIO, sample_rate: int) -> Recording:
+def read_recording(source: str | Path | BinaryIO, sample_rate: int, channel: int = 0) -> Recording:
     """Read a recording in any format that libsndfile reads, from a file or from a stream of its bytes.
 
     Arguments
     ---------
     source : path of a regular file, or a binary stream that is read to its end, such as ``sys.stdin.buffer``.
-    sample_rate : Hz, of the returned samples.
+    sample_rate : Hz, of the returned samples. channel : the one to use, from 1; 0: their mean.
 
     Raises
     ------
@@ -81,7 +90,7 @@ def read_recording(source: str | Path | BinaryIO, sample_rate: int) -> Recording
     name = name if name.isprintable() else ascii(name)  # messages must not move the cursor
     with _opened(source, name) as file:
         channels, file_rate, claimed_s = _decode(file, name)
-    recording = recording_from_samples(channels, file_rate, sample_rate, name)
+    recording = recording_from_samples(channels, file_rate, sample_rate, name, channel)
     if claimed_s > recording.duration_s + 0.1:
         remark = f"truncated: its header states {claimed_s:.1f} s, {recording.duration_s:.1f} s could be read"
         recording = replace(recording, remarks=(remark, *recording.remarks))
@@ -89,13 +98,13 @@ def read_recording(source: str | Path | BinaryIO, sample_rate: int) -> Recording
 
 
 def recording_from_samples(
-    channels: np.ndarray, file_rate: int, sample_rate: int, name: str = "the recording"
+    channels: np.ndarray, file_rate: int, sample_rate: int, name: str = "the recording", channel: int = 0
 ) -> Recording:
-    """Check samples, average their channels and resample them to ``sample_rate`` Hz.
+    """Check samples, average their channels, or take one, and resample them to ``sample_rate`` Hz.
 
     Arguments
     ---------
-    channels : (samples,) or (samples, channels) float in [-1, 1], at ``file_rate`` Hz.
+    channels : (samples,) or (samples, channels) float in [-1, 1], at ``file_rate`` Hz. channel : as ``read_recording``.
 
     Raises
     ------
@@ -104,14 +113,18 @@ def recording_from_samples(
     channels = np.asarray(channels, np.float32)
     channels = channels[:, None] if channels.ndim == 1 else channels
     _check_bounds(*channels.shape, file_rate, name)
+    if channel < 0 or channel > channels.shape[1] > 1:
+        raise InputError(f"{name}: expected channel {channel}, found channels 1 to {channels.shape[1]}; choose another")
     with np.errstate(over="ignore"):  # huge samples become infinite, and are refused
-        mono = mix_down(channels)  # (samples,)
+        mono = mix_down(channels, channel)  # (samples,)
     if not np.isfinite(mono).all():
         raise InputError(f"{name}: expected finite samples, found NaN or infinite ones; record it again")
     if np.ptp(mono) <= 2 * SILENCE:
         raise InputError(f"{name}: expected speech, found silence; check the microphone and record it again")
     samples = resample(mono, file_rate, sample_rate)
     remarks = remarks_on_sound(samples, sample_rate)
+    if not channel and hold_different_sounds(channels, file_rate):
+        remarks.append(DIFFERENT_SOUNDS)
     if (clipped := clipped_share(channels)) > MAX_CLIPPED_SHARE:
         remarks.append(f"clipped: {100 * clipped:.2g} % of the samples are at the peak; lower the recording level")
     if file_rate < sample_rate:
@@ -123,7 +136,7 @@ def recording_from_samples(
         file_rate=file_rate,
         num_channels=channels.shape[1],
         duration_s=len(channels) / file_rate,
-        speech_s=speech_duration_s(samples, sample_rate),
+        speech_s=speech_duration_s(samples, sample_rate, 10 ** (_loud_db(_levels_db(samples, sample_rate)) / 20)),
         remarks=tuple(remarks),
     )
 
@@ -189,13 +202,6 @@ def _most_frames(num_channels: int, rate: int) -> int:
     return min(round(MAX_DURATION_S * rate), MAX_DECODED_SAMPLES // num_channels)
 
 
-def speech_duration_s(samples: np.ndarray, sample_rate: int) -> float:
-    """Return the duration of ``samples`` (samples,) without pauses, seconds; steady noise counts as speech."""
-    levels_db = _levels_db(samples, sample_rate)
-    speaking = levels_db > _loud_db(levels_db) - SPEECH_RANGE_DB
-    return float(speaking.mean() * samples.size / sample_rate)
-
-
 def remarks_on_sound(samples: np.ndarray, sample_rate: int) -> list[str]:
     """Return faults in the sound of ``samples`` (samples,) at ``sample_rate`` Hz, a sentence each."""
     remarks = []
@@ -204,6 +210,8 @@ def remarks_on_sound(samples: np.ndarray, sample_rate: int) -> list[str]:
         remarks.append(f"very quiet: the loud parts reach {level_db:.0f} dB of full scale; speak closer")
     if sample_rate / 2 >= UPPER_BAND_HZ[1] and band_drop_db(samples, sample_rate) > MAX_BAND_DROP_DB:
         remarks.append("narrow band: nothing above 4 kHz, as on a telephone; the model was trained on wide-band speech")
+    if is_low_strong(low_and_other_energy(samples, sample_rate)):
+        remarks.append(STRONG_LOW)
     return remarks
 
 

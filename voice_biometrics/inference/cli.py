@@ -122,6 +122,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Output], tuple[str, ...
 def recognizer_of(options: argparse.Namespace) -> Recognizer:
     """Return the recognizer that the options describe."""
     keys = {"key_file": options.key_file, "use": options.use, "max_far": options.far, "precision": options.precision}
+    keys["channel"] = options.channel
     return Recognizer(options.model, options.store, **keys)
 
 

@@ -30,7 +30,7 @@ class OnnxEmbedder:
     def __init__(self, content: bytes, place: str, sample_rate: int, min_duration_s: float) -> None:
         self.place, self.sample_rate = place, sample_rate
         self.min_samples = round(min_duration_s * sample_rate)
-        self.session = _load(content, place)
+        self.session = load_session(content, place)
         sides = (self.session.get_inputs(), self.session.get_outputs())
         found = [[(item.name, item.type, len(item.shape)) for item in side] for side in sides]
         if found != [[(INPUT, "tensor(float)", 2)], [(OUTPUT, "tensor(float)", 2)]]:
@@ -97,7 +97,7 @@ def onnx_metadata(name: str, version: str, sample_rate: int, fingerprint: str) -
     return {"name": name, "version": version, "sample_rate": str(sample_rate), "fingerprint": fingerprint}
 
 
-def _load(content: bytes, place: str) -> onnxruntime.InferenceSession:
+def load_session(content: bytes, place: str) -> onnxruntime.InferenceSession:
     """Return a session for checked bytes; InputError, one line, if ONNX Runtime finds a fault in them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # one utterance is too small to share: ``embed_many`` embeds several at once

@@ -46,6 +46,7 @@ class Recognizer:
     key_file : 32 bytes; encrypts the store.
     use, max_far : the threshold: an operating point of the model folder ("smart_speaker" by default, "door"), or the
         lowest threshold with at most this false-accept rate (a fraction).
+    channel : the one to use of recordings with several, from 1; 0: their mean.
     precision : "fp32", or "int8": half the time, another fingerprint and therefore separate enrolments.
 
     Raises
@@ -63,12 +64,14 @@ class Recognizer:
         use: str | None = None,
         max_far: float | None = None,
         precision: str = "fp32",
+        channel: int = 0,
     ) -> None:
         self.model = read_model_folder(model_folder)
         self.entry = self.model.embedder(precision)
         self.point = choose_point(self.entry, DEFAULT_USE if use is None and max_far is None else use, max_far)
         self.embed = Embedder(self.model, precision)
         self.store_path, self.key_file = store, key_file
+        self.channel = channel
         self._store: Store | None = None
         self._gallery: Gallery | None = None
 
@@ -131,16 +134,18 @@ class Recognizer:
         return self._opened().forget(name)
 
     def _read(self, source: RecordingSource) -> Recording:
-        recording = source if isinstance(source, Recording) else read_recording(source, self.model.sample_rate)
+        is_read = isinstance(source, Recording)
+        recording = source if is_read else read_recording(source, self.model.sample_rate, self.channel)
         if recording.sample_rate != self.model.sample_rate:
             raise InputError(
                 f"{recording.name}: expected samples at {self.model.sample_rate:,} Hz, found {recording.sample_rate:,} "
                 "Hz; give recording_from_samples the model's rate"
             )
         if recording.speech_s < MIN_SPEECH_S:
+            why = "no speech found" if recording.speech_s < MIN_SPEECH_S / 2 else "too little to tell speakers apart"
             raise InputError(
                 f"{recording.name}: expected {MIN_SPEECH_S:g} s of speech or more, found {recording.speech_s:.2f} s: "
-                "too little to tell speakers apart; record a sentence"
+                f"{why}; record a sentence"
             )
         return recording
 

@@ -84,7 +84,7 @@ def patched_wav(path, size: int, cut: int | None = None):
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0x80000000, 0, 32000 + 44])
 def test_an_impossible_wav_size_is_read_to_the_end(tmp_path, size):
     path = patched_wav(tmp_path / "a.wav", size)
-    assert read_header(path, decode=True) == (16000, 16000, "")
+    assert read_header(path, decode=True)[:3] == (16000, 16000, "")
     assert read_audio(path, 16000, 0, 16000).size == 16000
     assert read_audio(path, 16000, 100, 300).size == 200
 

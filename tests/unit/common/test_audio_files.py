@@ -42,7 +42,7 @@ def test_a_wav_that_was_streamed_without_a_known_length_is_sound(tmp_path):
     content = bytearray(path.read_bytes())
     content[40:44] = b"\xff\xff\xff\xff"  # the data chunk's size
     path.write_bytes(content)
-    assert read_header(path) == (1600, 16000, "")
+    assert read_header(path)[:3] == (1600, 16000, "")
 
 
 def test_silence_and_nan_are_found_by_decoding_only(tmp_path):

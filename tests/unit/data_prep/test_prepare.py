@@ -12,7 +12,8 @@ import soundfile
 
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
-from tests.conftest import write_speakers
+from tests.conftest import make_voice, write_speakers
+from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import read_manifest, read_utterances
 from voice_biometrics.common.trial_lists import read_trials
@@ -314,3 +315,47 @@ def test_a_manifest_that_was_deleted_is_written_again(speakers, tmp_path, name):
     (tmp_path / "m" / name).unlink()
     prepare(settings(speakers), tmp_path / "m")
     assert (tmp_path / "m" / name).is_file()
+
+
+def write_two_people(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    talks = np.repeat(np.random.default_rng(0).random(16) > 0.5, 4000)
+    sounds = [make_voice(120, 4.0, seed=0) * talks, make_voice(210, 4.0, seed=1) * ~talks]
+    soundfile.write(path, np.stack(sounds, axis=1), 16000)
+
+
+def test_two_people_on_two_channels_are_reported_and_one_channel_can_be_taken(speakers, tmp_path, caplog):
+    write_two_people(speakers / "spk0" / "two.wav")
+    prepare(settings(speakers, valid_speakers=0, check_audio=True), tmp_path / "m")
+    assert "spk0/two.wav" in caplog.text and "--channel" in caplog.text
+    caplog.clear()
+    prepare(settings(speakers, valid_speakers=0, check_audio=True, channel=2), tmp_path / "m")
+    assert "spk0/two.wav" not in caplog.text
+    manifest = read_utterances(tmp_path / "m" / "train.csv", {"data_root": str(speakers)}).set_index("ID")
+    second = soundfile.read(speakers / "spk0" / "two.wav", dtype="float32")[0][:, 1]
+    np.testing.assert_array_equal(read_audio(manifest["wav"]["spk0/two"], 16000), second)
+    assert "#" not in manifest["wav"]["spk0/utt0"]  # one channel only
+
+
+def test_a_channel_that_a_file_does_not_have_is_a_fault_of_the_file(speakers, tmp_path):
+    write_two_people(speakers / "spk0" / "two.wav")
+    with pytest.raises(InputError, match="spk0/two.wav: 2 channels, so there is no channel 3"):
+        prepare(settings(speakers, channel=3), tmp_path / "m")
+
+
+def test_rumble_and_an_offset_are_reported_when_files_are_decoded(speakers, tmp_path, caplog):
+    voice, time_s = make_voice(120, 2.0, seed=0), np.arange(32000) / 16000
+    soundfile.write(speakers / "spk0" / "offset.wav", voice + 0.05, 16000)
+    soundfile.write(speakers / "spk1" / "rumble.wav", voice + 0.05 * np.sin(2 * np.pi * 7 * time_s), 16000)
+    prepare(settings(speakers, check_audio=True), tmp_path / "m")
+    (line,) = [record.getMessage() for record in caplog.records if "below the voice" in record.getMessage()]
+    assert "2 of 26 files" in line and "spk0/offset.wav" in line and "spk1/rumble.wav" in line
+
+
+def test_copies_within_a_speaker_and_between_train_and_test_are_reported(tmp_path, caplog):
+    folder = make_parts(tmp_path / "c")
+    shutil.copy(folder / "train" / "spk0" / "utt0.wav", folder / "train" / "spk0" / "again.wav")
+    shutil.copy(folder / "train" / "spk1" / "utt1.wav", folder / "test" / "spk5" / "leak.wav")
+    prepare(settings(folder), tmp_path / "m")
+    same, other = (next(r.getMessage() for r in caplog.records if name in r.getMessage()) for name in ("again", "leak"))
+    assert "trials of equal recordings" in same and "another speaker" in other

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import soxr
 
-from tests.conftest import SAMPLE_RATE, make_voice
+from tests.conftest import SAMPLE_RATE, make_speech
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference import audio_input
@@ -29,7 +29,7 @@ FORMATS = {
 
 
 def write_voice(path, duration_s=2.0, rate=SAMPLE_RATE, **settings):
-    soundfile.write(path, make_voice(120, duration_s, seed=0, sample_rate=rate), rate, **settings)
+    soundfile.write(path, make_speech(120, duration_s, seed=0, sample_rate=rate), rate, **settings)
     return path
 
 
@@ -53,7 +53,7 @@ def test_every_rate_is_brought_to_the_models_as_training_does(tmp_path, rate):
 
 
 def test_channels_are_averaged_and_samples_can_be_given(tmp_path):
-    both = np.stack([make_voice(120, 1.0, seed=0), make_voice(200, 1.0, seed=1)], axis=1)
+    both = np.stack([make_speech(120, 1.0, seed=0), make_speech(200, 1.0, seed=1)], axis=1)
     soundfile.write(tmp_path / "a.wav", both, SAMPLE_RATE, subtype="FLOAT")
     recording = read_recording(tmp_path / "a.wav", SAMPLE_RATE)
     np.testing.assert_array_equal(recording.samples, both.mean(axis=1))
@@ -63,7 +63,7 @@ def test_channels_are_averaged_and_samples_can_be_given(tmp_path):
 
 
 def test_channels_that_cancel_each_other_and_a_silent_channel_leave_no_remark():
-    voice = make_voice(150, 3.0, seed=0)
+    voice = make_speech(150, 3.0, seed=0)
     expected = recording_from_samples(voice, SAMPLE_RATE, SAMPLE_RATE)
     inverted = recording_from_samples(np.stack([voice, -voice], axis=1), SAMPLE_RATE, SAMPLE_RATE)
     np.testing.assert_array_equal(inverted.samples, expected.samples)
@@ -108,7 +108,7 @@ class BrokenStream(io.RawIOBase):
 
 
 def test_samples_that_are_not_finite_are_refused(tmp_path):
-    samples = np.repeat(make_voice(120, 1.0, seed=0)[:, None], 2, axis=1)
+    samples = np.repeat(make_speech(120, 1.0, seed=0)[:, None], 2, axis=1)
     for value in (np.nan, -np.inf, 3e38):  # 3e38 twice overflows only when the channels are added
         samples[100] = value
         soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
@@ -203,10 +203,10 @@ def remarks_of(samples, rate=SAMPLE_RATE):
 
 
 def test_what_makes_an_answer_less_reliable_is_said():
-    voice = make_voice(120, 2.0, seed=0)
+    voice = make_speech(120, 2.0, seed=0)
     telephone = soxr.resample(voice, SAMPLE_RATE, 8000)
     assert remarks_of(voice) == ()
-    (clipped,) = remarks_of(np.clip(4 * voice, -0.5, 0.5))
+    *_, clipped = remarks_of(np.clip(4 * voice, -0.5, 0.5))
     (quiet,) = remarks_of(voice / 1000)
     (narrow,) = remarks_of(soxr.resample(telephone, 8000, SAMPLE_RATE))
     assert clipped.startswith("clipped") and quiet.startswith("very quiet") and narrow.startswith("narrow band")
@@ -214,6 +214,37 @@ def test_what_makes_an_answer_less_reliable_is_said():
 
 
 def test_pauses_are_not_counted_as_speech():
-    voice, pause = make_voice(120, 2.0, seed=0), 1e-4 * np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE)
+    voice, pause = make_speech(120, 2.0, seed=0), 1e-4 * np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE)
     recording = recording_from_samples(np.r_[pause, voice].astype(np.float32), SAMPLE_RATE, SAMPLE_RATE)
     assert recording.duration_s == 5.0 and recording.speech_s == pytest.approx(2.0, abs=0.1)
+
+
+def test_two_people_on_two_channels_are_a_remark_and_one_channel_can_be_taken(tmp_path):
+    talks = np.repeat(np.random.default_rng(0).random(16) > 0.5, 4000)
+    both = np.stack([make_speech(110, 4.0, seed=0) * talks, make_speech(190, 4.0, seed=1) * ~talks], axis=1)
+    soundfile.write(tmp_path / "two.wav", both, SAMPLE_RATE, subtype="FLOAT")
+    (remark,) = read_recording(tmp_path / "two.wav", SAMPLE_RATE).remarks
+    assert "--channel" in remark
+    second = read_recording(tmp_path / "two.wav", SAMPLE_RATE, channel=2)
+    np.testing.assert_array_equal(second.samples, both[:, 1])
+    assert second.remarks == ()
+    for channel in (-1, 3):
+        with pytest.raises(InputError, match=f"two.wav: expected channel {channel}"):
+            read_recording(tmp_path / "two.wav", SAMPLE_RATE, channel=channel)
+    mono = write_voice(tmp_path / "a.wav")
+    np.testing.assert_array_equal(read_recording(mono, SAMPLE_RATE, 2).samples, read_audio(mono, SAMPLE_RATE))
+
+
+def test_one_person_at_two_microphones_is_no_remark():
+    voice, rng = make_speech(110, 4.0, seed=0), np.random.default_rng(0)
+    late = 0.3 * np.r_[np.zeros(400), voice[:-400]] + 0.005 * rng.standard_normal(voice.size)
+    noise = 0.001 * rng.standard_normal(voice.size)
+    for other in (late, -voice, 0 * voice):
+        assert remarks_of(np.stack([voice + noise, other], axis=1)) == ()
+
+
+@pytest.mark.parametrize("level, is_told", [(0.0, False), (0.002, False), (0.04, True)])
+def test_an_offset_and_rumble_below_the_voice_are_a_remark(level, is_told):
+    voice, time_s = make_speech(110, 2.0, seed=0), np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    for sound in (level, level * np.sin(2 * np.pi * 1.5 * time_s), level * np.sin(2 * np.pi * 25 * time_s)):
+        assert any("below the voice" in remark for remark in remarks_of(voice + sound)) == is_told

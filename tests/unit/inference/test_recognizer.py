@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import SAMPLE_RATE, make_voice
+from tests.conftest import SAMPLE_RATE, make_speech
 from tests.model_folders import write_toy_model_folder
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference import Recognizer
 from voice_biometrics.inference.audio_input import recording_from_samples
 from voice_biometrics.inference.store import Store
 
-PITCH_HZ = {"anna": 110, "bert": 230, "carl": 170}
+PITCH_HZ = {"anna": 110, "bert": 190, "carl": 145}
 
 
 @functools.cache
 def speech(name: str, seed: int, duration_s: float = 2.0):
     """A recording of a voice."""
-    samples = make_voice(PITCH_HZ[name], duration_s, seed)
+    samples = make_speech(PITCH_HZ[name], duration_s, seed)
     return recording_from_samples(samples, SAMPLE_RATE, SAMPLE_RATE, name=f"{name} {seed}")
 
 
@@ -62,7 +62,7 @@ def test_a_llr_at_the_threshold_is_accepted(model, monkeypatch):
 def test_an_enrolled_voice_is_verified_and_another_is_not(recognizer, model):
     done = recognizer.enrol("anna", [speech("anna", seed) for seed in range(3)])
     assert (done.num_recordings, done.disagreeing, done.doubts) == (3, (), ())
-    assert done.speech_s == pytest.approx(6.0, abs=0.1)
+    assert done.speech_s == pytest.approx(5.7, abs=0.1)
     elsewhere = Recognizer(model, recognizer.store_path)
     assert elsewhere.verify("anna", speech("anna", 9)).is_accepted
     verdict = elsewhere.verify("anna", speech("bert", 9))
@@ -139,11 +139,11 @@ def test_an_encrypted_store_answers_the_same(recognizer, model, tmp_path):
 
 
 def test_short_speech_and_remarks_on_the_sound_are_doubts(recognizer):
-    clipped = np.clip(4 * make_voice(110, 1.2, 0), -0.5, 0.5)
+    clipped = np.clip(4 * make_speech(110, 1.2, 0), -0.5, 0.5)
     recording = recording_from_samples(clipped, SAMPLE_RATE, SAMPLE_RATE, name="a")
-    first, second = recognizer.compare(recording, speech("anna", 1)).doubts
-    assert first.startswith("a: ") and "1.2 s of speech" in first and second.startswith("a: clipped")
-    assert recognizer.enrol("anna", [recording]).doubts == (first, second)
+    first, *others = recognizer.compare(recording, speech("anna", 1)).doubts
+    assert first.startswith("a: only 1.") and others[-1].startswith("a: clipped")
+    assert recognizer.enrol("anna", [recording]).doubts == (first, *others)
 
 
 def test_too_little_speech_and_audio_without_a_finite_embedding_are_not_judged(recognizer):
@@ -152,13 +152,13 @@ def test_too_little_speech_and_audio_without_a_finite_embedding_are_not_judged(r
         few = recording_from_samples(samples, SAMPLE_RATE, SAMPLE_RATE, name="few")
         with pytest.raises(InputError, match="few: expected 0.5 s of speech or more, found 0.4"):
             recognizer.compare(few, speech("anna", 1))
-    loud = recording_from_samples(1e38 * make_voice(110, 2.0, 0), SAMPLE_RATE, SAMPLE_RATE, name="loud")
+    loud = recording_from_samples(1e38 * make_speech(110, 2.0, 0), SAMPLE_RATE, SAMPLE_RATE, name="loud")
     with pytest.raises(InputError, match="loud: .*finite"):
         recognizer.compare(loud, speech("anna", 1))
 
 
 def test_recordings_come_from_files_and_streams(recognizer, tmp_path):
-    soundfile.write(tmp_path / "a.wav", make_voice(110, 2.0, 0), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "a.wav", make_speech(110, 2.0, 0), SAMPLE_RATE, subtype="FLOAT")
     with open(tmp_path / "a.wav", "rb") as stream:
         from_stream = recognizer.compare(stream, tmp_path / "a.wav")
     assert from_stream.score == pytest.approx(1.0, abs=1e-6)

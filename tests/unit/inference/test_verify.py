@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 import verify
-from tests.conftest import SAMPLE_RATE, make_voice
+from tests.conftest import SAMPLE_RATE, make_speech
 from tests.model_folders import write_toy_model_folder
 from voice_biometrics.inference.store import Store
 
@@ -29,9 +29,9 @@ def originals(tmp_path_factory):
     """A model folder and recordings of two voices."""
     folder = tmp_path_factory.mktemp("verify")
     write_toy_model_folder(folder / "model")
-    for name, pitch_hz in (("anna", 110), ("bert", 230)):
+    for name, pitch_hz in (("anna", 110), ("bert", 190)):
         for number in range(4):
-            soundfile.write(folder / f"{name}{number}.wav", make_voice(pitch_hz, 2.0, number), SAMPLE_RATE)
+            soundfile.write(folder / f"{name}{number}.wav", make_speech(pitch_hz, 2.0, number), SAMPLE_RATE)
     recordings = [str(folder / f"anna{number}.wav") for number in range(3)]
     where = ["--model", str(folder / "model"), "--store", str(folder / "enrolled.db")]
     assert verify.main(["enrol", "anna", *recordings, *where]) == 0
@@ -86,7 +86,7 @@ def test_programs_get_json(run):
 
 def test_a_voice_is_enrolled_verified_identified_listed_and_forgotten(run, folder):
     status, said, _ = run("enrol", "anna", "anna0.wav", "anna1.wav", "anna2.wav")
-    assert (status, said) == (0, "enrolled anna: 3 recordings, 6.0 s of speech\n")
+    assert (status, said) == (0, "enrolled anna: 3 recordings, 5.7 s of speech\n")
     assert stat.S_IMODE((folder / "voices.db").stat().st_mode) == 0o600
     assert run("verify", "anna", "anna3.wav")[0] == ACCEPTED
     assert run("verify", "anna", "bert3.wav")[0] == REJECTED
@@ -95,7 +95,7 @@ def test_a_voice_is_enrolled_verified_identified_listed_and_forgotten(run, folde
     status, said, _ = run("identify", "bert3.wav", "--json")
     assert status == REJECTED and json.loads(said)["name"] is None
     assert run("identify", "bert3.wav")[1].startswith("NOT FOUND: ")
-    assert run("list")[1] == "anna: 3 recordings, 6.0 s, model abababababab\n"
+    assert run("list")[1] == "anna: 3 recordings, 5.7 s, model abababababab\n"
     assert json.loads(run("list", "--json")[1])["voices"][0]["name"] == "anna"
     assert run("forget", "anna")[:2] == (0, "forgot anna\n")
     assert json.loads(run("compact", "--json")[1]) == {"is_compacted": True}
@@ -110,7 +110,7 @@ def test_enrolling_twice_adds_only_when_told_to(run):
     assert told.startswith("error: voices.db: anna is already enrolled") and "--add" in told
     status, said, _ = run("enrol", "anna", "anna1.wav", "bert2.wav", "--add")
     done, warning = said.splitlines()
-    assert (status, done) == (0, "enrolled anna: 3 recordings, 6.0 s of speech")
+    assert (status, done) == (0, "enrolled anna: 3 recordings, 5.3 s of speech")
     assert warning.startswith("warning: bert2.wav: ")
 
 
@@ -191,7 +191,7 @@ def test_every_command_tells_a_bad_recording_and_does_nothing(run, folder, comma
     (folder / "text.wav").write_text("no audio")
     soundfile.write(folder / "silent.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
     soundfile.write(folder / "nan.wav", np.full(SAMPLE_RATE, np.nan), SAMPLE_RATE, subtype="FLOAT")
-    soundfile.write(folder / "short.wav", make_voice(110, 0.3, 0), SAMPLE_RATE)
+    soundfile.write(folder / "short.wav", make_speech(110, 0.3, 0), SAMPLE_RATE)
     before = (folder / "enrolled.db").read_bytes()
     first = {"compare": ["anna0.wav"], "enrol": ["bert"], "verify": ["anna"], "identify": []}[command]
     for bad, expected in BAD.items():
@@ -316,3 +316,16 @@ def test_no_status_but_0_means_accepted_when_the_answer_cannot_be_given(folder):
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (NOT_JUDGED, "")
+
+
+def test_every_command_takes_one_channel_of_a_recording(run, folder):
+    both = np.stack([soundfile.read(folder / f"{name}3.wav")[0] for name in ("anna", "bert")], axis=1)
+    soundfile.write(folder / "both.wav", both, SAMPLE_RATE)
+    for channel, status in (("1", ACCEPTED), ("2", REJECTED)):
+        assert run("compare", "anna0.wav", "both.wav", "--channel", channel)[0] == status
+        assert run("verify", "anna", "both.wav", "--channel", channel, "--store", "enrolled.db")[0] == status
+        assert run("identify", "both.wav", "--channel", channel, "--store", "enrolled.db")[0] == status
+    assert run("enrol", "bert", "both.wav", "--channel", "2", "--store", "enrolled.db")[0] == ACCEPTED
+    assert run("verify", "bert", "bert0.wav", "--store", "enrolled.db")[0] == ACCEPTED
+    status, _, told = run("compare", "anna0.wav", "both.wav", "--channel", "3")
+    assert status == NOT_JUDGED and "both.wav: expected channel 3" in told
