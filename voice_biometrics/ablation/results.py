@@ -217,7 +217,7 @@ def _notes(study: Study) -> list[Markdown]:
         f"condition, about {0.05 * num_compared:.2g} intervals exclude 0 by chance; `better` and `worse` also have a "
         "p-value below 0.05 after Holm's correction for all of them, `perhaps better` and `perhaps worse` have not.",
         "Parameters and multiply-accumulates (convolutions and matrix products) are those of the embedding network, "
-        "without features. Inference: from 3 s of samples to the embedding on one CPU thread, median of 20. Training: "
+        "without features. Inference: from 3 s of samples to the embedding on one CPU thread, median. Training: "
         f"time of the epochs (CPU time of the process; {MISSING} if it was interrupted). Times on a busy machine, or "
         "with several --jobs, are too long. minDCF: c_miss = c_fa = 1.",
     )

@@ -8,13 +8,13 @@ and, last, ``figures.json``: EER, minDCF, size, multiply-accumulates and time of
 
 import platform
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
@@ -35,7 +35,7 @@ from voice_biometrics.scoring.score_files import write_scores
 
 CONDITIONS = (CLEAN, *conditions_named("channel"))
 DURATION_S = 3.0  # of the utterance whose computation is counted and timed
-NUM_TIMED = 20
+TIMED_S = 0.5
 
 
 @tell_input_errors
@@ -106,19 +106,8 @@ def time_inference(modules: torch.nn.ModuleDict, sample_rate: int) -> float:
     """Return the median time, in seconds, from 3 s of samples to the embedding on one CPU thread."""
     samples = 0.1 * np.random.default_rng(0).standard_normal((1, round(DURATION_S * sample_rate)))
     waves = torch.as_tensor(samples, dtype=torch.float32)
-    network = modules.cpu().eval()
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        embed(network, waves)  # the first call selects kernels
-        times = []
-        for _ in range(NUM_TIMED):
-            started = time.perf_counter()
-            embed(network, waves)
-            times.append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(num_threads)
-    return float(np.median(times))
+    known = {"embed": embed, "network": modules.cpu().eval(), "waves": waves}
+    return Timer("embed(network, waves)", globals=known).blocked_autorange(min_run_time=TIMED_S).median
 
 
 def describe_hardware(device: str, num_threads: int) -> str:
