@@ -60,7 +60,8 @@ lost=$output/host_lost port=29401 often=(--ckpt_interval_minutes 0 --ckpt_interv
 on $first 10.77.0.1 true "$lost.1.log" "$@" --output_folder "$lost" "${often[@]}" &
 whole=$!
 on $second 10.77.0.2 false "$lost.2.log" "$@" --output_folder "$lost" "${often[@]}" &
-until [ -f "$lost/metrics.csv" ] && grep -qs brain_intra_epoch_ckpt "$lost"/save/CKPT*/CKPT.yaml; do
+until [ -f "$lost/metrics.csv" ] &&
+    find "$lost/save" -name CKPT.yaml -newer "$lost/metrics.csv" -exec grep -ls brain_intra_epoch_ckpt {} + | grep -q .; do
     kill -0 $whole  # ends the script if training has ended
     sleep 0.05
 done
