@@ -34,6 +34,6 @@ clean:  ## remove what was made: the environment, demo voices, run folders
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/tests-installed: .venv/installed requirements-dev.txt
+.venv/tests-installed: .venv/installed requirements-dev.txt examples/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
