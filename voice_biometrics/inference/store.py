@@ -265,13 +265,8 @@ class Store:
     def _change(self) -> Iterator[None]:
         """One transaction: complete and on the disk when the block ends, or undone."""
         self.database.execute("BEGIN IMMEDIATE")
-        try:
+        with self.database:
             yield
-            self.database.execute("COMMIT")
-        except BaseException:
-            if self.database.in_transaction:
-                self.database.execute("ROLLBACK")
-            raise
 
     def _add(
         self, name: str, template: Template, enrolled: tuple[int, Template] | None, join: bool = False

@@ -73,20 +73,22 @@ def test_the_embedder_tells_voices_apart_and_repeats_short_speech(folder):
     np.testing.assert_array_equal(embed(short), embed(np.tile(short, 5)))
 
 
-@pytest.mark.parametrize("name", ["embedder.onnx", "calibration.json", "MODEL_CARD.md", "speechbrain/hyperparams.yaml"])
-def test_a_file_that_is_changed_missing_or_not_listed_is_named(folder, name):
-    content, sums = (folder / name).read_bytes(), (folder / SUMS_NAME).read_text()
-    middle = len(content) // 2
-    (folder / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    with pytest.raises(InputError, match=f"{name}: expected sha256"):
-        read_model_folder(folder)
-    (folder / name).unlink()
-    with pytest.raises(InputError, match=f"{name}: could not be read"):
-        read_model_folder(folder)
-    (folder / name).write_bytes(content)
-    (folder / SUMS_NAME).write_text("".join(line for line in sums.splitlines(keepends=True) if name not in line))
-    with pytest.raises(InputError, match=name):
-        read_model_folder(folder)
+def test_a_file_that_is_changed_missing_or_not_listed_is_named(folder):
+    sums = (folder / SUMS_NAME).read_text()
+    for name in ("embedder.onnx", "calibration.json", "MODEL_CARD.md", "speechbrain/hyperparams.yaml"):
+        content = (folder / name).read_bytes()
+        middle = len(content) // 2
+        (folder / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        with pytest.raises(InputError, match=f"{name}: expected sha256"):
+            read_model_folder(folder)
+        (folder / name).unlink()
+        with pytest.raises(InputError, match=f"{name}: could not be read"):
+            read_model_folder(folder)
+        (folder / name).write_bytes(content)
+        (folder / SUMS_NAME).write_text("".join(line for line in sums.splitlines(keepends=True) if name not in line))
+        with pytest.raises(InputError, match=name):
+            read_model_folder(folder)
+        (folder / SUMS_NAME).write_text(sums)
 
 
 def test_a_hidden_file_is_no_part_of_the_folder(folder):
@@ -203,28 +205,28 @@ def oversized():
     return model.SerializeToString()
 
 
-@pytest.mark.parametrize("fault", ["no onnx", "unknown layer", "oversized tensor"])
-def test_an_onnx_file_that_cannot_be_loaded_is_told_in_a_line_and_nothing_is_printed(folder, capfd, fault):
-    layer = (folder / "embedder.onnx").read_bytes().replace(b"Unsqueeze", b"\xffnsqueeze")
-    change_onnx(folder, {"no onnx": b"no model at all", "unknown layer": layer, "oversized tensor": oversized()}[fault])
-    with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded") as caught:
-        Embedder(read_model_folder(folder))
-    assert "\n" not in str(caught.value) and capfd.readouterr() == ("", "")
+def test_an_onnx_file_that_cannot_be_loaded_is_told_in_a_line_and_nothing_is_printed(folder, capfd):
+    unknown_layer = (folder / "embedder.onnx").read_bytes().replace(b"Unsqueeze", b"\xffnsqueeze")
+    for content in (b"no model at all", unknown_layer, oversized()):
+        change_onnx(folder, content)
+        with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded") as caught:
+            Embedder(read_model_folder(folder))
+        assert "\n" not in str(caught.value) and capfd.readouterr() == ("", ""), content[:20]
 
 
-@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "speechbrain/weights.bin"])
-def test_weights_that_lie_in_another_file_are_refused(folder, location, monkeypatch):
-    model, filters = toy_with_filters()
-    content = filters.raw_data
-    filters.ClearField("raw_data")
-    filters.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", str(len(content)))):
-        filters.external_data.add(key=key, value=value)
-    (folder / location).write_bytes(content)
-    change_onnx(folder, model)
+def test_weights_that_lie_in_another_file_are_refused(folder, monkeypatch):
     monkeypatch.chdir(folder)  # whatever is taken to be the base, the file is there
-    with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
-        Embedder(read_model_folder(folder))
+    for location in ("weights.bin", "../weights.bin", "speechbrain/weights.bin"):
+        model, filters = toy_with_filters()
+        content = filters.raw_data
+        filters.ClearField("raw_data")
+        filters.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", "0"), ("length", str(len(content)))):
+            filters.external_data.add(key=key, value=value)
+        (folder / location).write_bytes(content)
+        change_onnx(folder, model)
+        with pytest.raises(InputError, match=r"embedder\.onnx: could not be loaded"):
+            Embedder(read_model_folder(folder))
 
 
 def test_many_utterances_are_embedded_in_order(folder):
