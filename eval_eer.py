@@ -11,8 +11,9 @@ Trials, instead of the run's test part or held-out speakers:
   --enrolment FILE         models of several utterances (model_id, utt_id); trials name a model as enrol_id
   --enrol_with N           enrol each speaker with N random utterances and test all others
   --condition NAME ...     besides the clean trials: channel (default), noise, telephone, short; noise:15,3; none
-Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz or .parquet), without a run:
+Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz, .parquet, or lines as other tools write them):
   --scores FILE            the trials; --test_manifest (ID, spk_id, and groups) gives intervals and groups
+  --trials FILE            their labels, where --scores and --against have none (Kaldi, VoxSRC); joined by pair
   --held_out_scores FILE   of other speakers, for calibration; default: the same speakers, with cross-validation
 Embeddings of embed.py, all pairs, counted in histograms instead of stored: 10^10 pairs take minutes:
   --embeddings FOLDER      --processes N (default: 1) compute side by side; neither intervals nor groups
@@ -32,6 +33,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import pandas as pd
+
 from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.common.manifest import read_manifest
 from voice_biometrics.evaluation.comparison import speakers_of_targets
@@ -40,12 +43,15 @@ from voice_biometrics.metrics.error_rates import USUAL_COSTS, Cost
 from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER, CustomUse, Use
 from voice_biometrics.report.sections import Subject, print_summary, write_evaluation
 from voice_biometrics.scoring.score_files import read_scores, write_scores
-from voice_biometrics.scoring.scored_trials import ScoredTrials
+from voice_biometrics.scoring.scored_trials import ScoredTrials, named_like
 
 ID_AND_SPEAKER = ("ID", "spk_id")
-ENDING = re.compile(r"(\.csv|\.csv\.gz|\.parquet)$")
+ENDING = re.compile(r"(\.csv|\.txt|\.parquet)?(\.gz)?$")
 FOR_RUNS = dict.fromkeys(("test_trials", "enrolment", "enrol_with", "condition"), ": the trials are scored already")
-FOR_SCORES = {"held_out_scores": " only: a run calibrates on its own held-out speakers"}
+FOR_SCORES = {
+    "held_out_scores": " only: a run calibrates on its own held-out speakers",
+    "trials": " only: the trials of a run are --test_trials",
+}
 
 
 @tell_input_errors
@@ -61,7 +67,9 @@ def main(arguments: list[str]) -> None:
         return
     evaluation, subject, costs = (evaluate_scores if options.scores else evaluate_run)(options, rest)
     utterances = evaluation.clean.trials.utterances  # other systems' trials are the same, and so are their speakers
-    against = [ScoredTrials(str(path), read_scores(path), utterances) for path in options.against]
+    ids = pd.Index(utterances["ID"])
+    others = {str(path): named_like(read_scores(path, options.trials), ids) for path in options.against}
+    against = [ScoredTrials(name, scores, utterances) for name, scores in others.items()]
     write_evaluation(evaluation, subject, against, costs)
     print_summary(evaluation, subject)
 
@@ -70,7 +78,9 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the options of this script out of ``arguments``; the rest are those of train.py."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.error = refuse
-    for name in ("--test_manifest", "--test_trials", "--enrolment", "--scores", "--held_out_scores", "--embeddings"):
+    for name in (
+        "--test_manifest", "--test_trials", "--enrolment", "--scores", "--trials", "--held_out_scores", "--embeddings",
+    ):  # fmt: skip
         parser.add_argument(name, type=Path)
     parser.add_argument("--against", type=Path, nargs="+", default=[])
     parser.add_argument("--condition", nargs="+")
@@ -96,21 +106,28 @@ def evaluate_scores(options: argparse.Namespace, rest: list[str]) -> tuple[Evalu
         refuse(f"--scores needs no other options of a run; leave out {' '.join(rest)}")
     utterances = read_manifest(options.test_manifest, ID_AND_SPEAKER) if options.test_manifest else None
 
-    def read(path: Path, name: str) -> ScoredTrials:
-        scores = read_scores(path)
+    def read(path: Path, name: str, trials_file: Path | None = None) -> ScoredTrials:
+        scores = read_scores(path, trials_file)
         if utterances is not None:
-            return ScoredTrials(name, scores, utterances)
+            return ScoredTrials(name, named_like(scores, pd.Index(utterances["ID"])), utterances)
         return ScoredTrials(name, scores, speakers_of_targets(scores).rename_axis("ID").reset_index(name="spk_id"))
 
-    trials = read(options.scores, "clean")
+    trials = read(options.scores, "clean", options.trials)
     held_out = read(options.held_out_scores, "held out") if options.held_out_scores else None
     uses, costs = uses_and_costs(options, USUAL_COSTS)
     evaluation = evaluate([trials], held_out, uses, costs)
     name = ENDING.sub("", options.scores.name)
     speakers = options.test_manifest or "utterances that target trials link are taken to be of one speaker"
-    files = [path for path in (options.scores, options.held_out_scores, options.test_manifest) if path]
-    facts = {"scores": str(options.scores), "speakers": str(speakers)}
-    return evaluation, Subject(name, options.scores.parent / f"{name}_eval", options.command, facts, files), costs
+    named = (options.scores, options.trials, options.held_out_scores, options.test_manifest)
+    subject = Subject(
+        title=name,
+        folder=options.scores.parent / f"{name}_eval",
+        command=options.command,
+        facts={"scores": str(options.scores), "speakers": str(speakers)},
+        files=[path for path in named if path],
+        units="speakers" if options.test_manifest else "groups linked by target trials",
+    )
+    return evaluation, subject, costs
 
 
 def evaluate_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:

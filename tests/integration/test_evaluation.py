@@ -110,6 +110,23 @@ def test_equal_scores_and_binary_decisions_have_a_report(folder, slope, eer):
     assert evaluated(folder, scores="tied.csv")["eer"] == eer
 
 
+def test_labels_of_another_file_and_paths_of_another_folder_change_no_figure(folder, plain, capsys):
+    table = pd.read_csv(folder / "good.csv")
+    paths = table.assign(**{side: "/data/wav/" + table[side] + ".wav" for side in ("enrol_id", "test_id")})
+    paths[["target", "enrol_id", "test_id"]].to_csv(folder / "trials.txt", sep=" ", header=False, index=False)
+    for name, part in (("s.txt", table), ("other.txt", paths)):
+        part = part[["enrol_id", "test_id", "score"]].sample(frac=1.0, random_state=1)
+        part.to_csv(folder / name, sep=" ", header=False, index=False)
+    options = ["--trials", folder / "trials.txt", "--against", folder / "other.txt"]
+    metrics = evaluated(folder, *options, scores="s.txt")
+    assert metrics["eer"] == plain["eer"] and metrics["num_speakers"] == 12
+    assert metrics["against"][str(folder / "other.txt")][0]["difference"]["estimate"] == 0.0
+    assert "of 12 groups linked by target trials" in capsys.readouterr().out
+    metrics = evaluated(folder, *options, "--test_manifest", folder / "who.csv", scores="s.txt")
+    assert metrics["eer"] == plain["eer"] and metrics["groups"]["tables"]
+    assert "of 12 speakers" in capsys.readouterr().out
+
+
 def test_bad_options_are_named(folder, capsys):
     scores = folder / "good.csv"
     assert "--custom 1,2" in told(capsys, "--scores", scores, "--custom", "1,2")
@@ -121,6 +138,7 @@ def test_bad_options_are_named(folder, capsys):
     assert "--condition" in told(capsys, "--scores", scores, "--condition", "short")
     assert "--enrol_with" in told(capsys, "--scores", scores, "--enrol_with", "3")
     assert "--held_out_scores" in told(capsys, "--held_out_scores", scores)
+    assert "--test_trials" in told(capsys, "--trials", scores)
 
 
 def test_other_speakers_and_other_trials_are_refused(folder, capsys):

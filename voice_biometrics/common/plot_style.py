@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from voice_biometrics.common.files import written_whole
@@ -41,5 +42,6 @@ def quiet_axes(axes: Axes) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, atomically."""
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    figure.dpi = 150
+    with written_whole(path) as temporary:  # savefig draws every figure twice, the first time for its layout only
+        FigureCanvasAgg(figure).print_png(temporary, pil_kwargs={"compress_level": 2})

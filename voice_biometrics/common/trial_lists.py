@@ -24,8 +24,8 @@ from voice_biometrics.common.files import written_whole
 logger = logging.getLogger(__name__)
 
 COLUMNS = ["enrol_id", "test_id", "target"]
-LABELS = {"1": 1, "1.0": 1, "target": 1, "tgt": 1, "genuine": 1}
-LABELS |= dict.fromkeys(("0", "0.0", "nontarget", "non-target", "imp", "impostor"), 0)
+LABELS = dict.fromkeys(("1", "1.0", "target", "tgt", "genuine", "true"), 1)
+LABELS |= dict.fromkeys(("0", "0.0", "nontarget", "non-target", "imp", "impostor", "false"), 0)
 
 
 def read_trials(path: Path) -> pd.DataFrame:
@@ -37,11 +37,11 @@ def read_trials(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise InputError(f"{path}: trial list not found")
-    first_line = _first_line(path)
-    is_csv = "," in first_line
-    order = COLUMNS if is_csv or first_line.split()[0].lower() not in LABELS else ["target", "enrol_id", "test_id"]
-    fields = _read_fields(path, "," if is_csv else r"\s+", order)
-    if is_csv and _is_header(first_line):
+    line = first_line(path)
+    is_csv = "," in line
+    order = COLUMNS if is_csv or line.split()[0].lower() not in LABELS else ["target", "enrol_id", "test_id"]
+    fields = read_fields(path, "," if is_csv else r"\s+", order)
+    if is_csv and _is_header(line):
         fields = fields.iloc[1:]
     label = fields["target"].str.lower().map(LABELS)
     ids = fields[["enrol_id", "test_id"]].apply(lambda column: column.str.replace("\\", "/").str.removeprefix("./"))
@@ -91,7 +91,7 @@ def _open_text(path: Path):
     return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
     """Return the first line; raises InputError for an empty file or one that is not UTF-8 text."""
     try:
         with _open_text(path) as lines:
@@ -109,7 +109,7 @@ def _is_header(line: str) -> bool:
     return len(fields) == 3 and bool(fields[2]) and not fields[2].lstrip("+-").replace(".", "").isdigit()
 
 
-def _read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
+def read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
     """Read the lines as text fields, indexed by line number; blank lines are skipped."""
     try:
         with _open_text(path) as lines:
@@ -156,7 +156,7 @@ def resolve_trials(trials: pd.DataFrame, utt_ids: pd.Index, name: str) -> pd.Dat
     resolved = trials.copy()
     for column in ("enrol_id", "test_id"):
         names = pd.Index(trials[column].unique())
-        ids = {item: _utterance_id(item, utt_ids) for item in names}
+        ids = {item: utterance_id(item, utt_ids) for item in names}
         unknown = [item for item, utt_id in ids.items() if utt_id not in utt_ids]
         if unknown:
             row = trials.index[int(np.argmax(trials[column] == unknown[0]))]
@@ -168,7 +168,7 @@ def resolve_trials(trials: pd.DataFrame, utt_ids: pd.Index, name: str) -> pd.Dat
     return resolved
 
 
-def _utterance_id(path: str, utt_ids: pd.Index) -> str:
+def utterance_id(path: str, utt_ids: pd.Index) -> str:
     """Return the ID of a path: the path itself or without suffix; of an absolute one also its longest known end."""
     parts = path.split("/")
     ends = ["/".join(parts[start:]) for start in range(len(parts) if path.startswith("/") or ":" in parts[0] else 1)]

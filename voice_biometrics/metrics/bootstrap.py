@@ -52,8 +52,7 @@ class Spread:
 
     estimate : the figure of all trials.
     replicates : (replicates,) float, sorted; those with both kinds of trials.
-    num_degenerate : number of replicates without one kind of trials.
-    num_units : number of units (speakers) in each draw, 2 or more.
+    num_degenerate : replicates without one kind of trials. num_units : units (speakers) in each draw, 2 or more.
     bias : z0 of BCa, the position of the estimate among the replicates, in standard deviations.
     acceleration : a of BCa, one sixth of the skewness of the units' contributions.
     """
@@ -67,18 +66,10 @@ class Spread:
 
     @classmethod
     def of(cls, estimate: float, replicates: np.ndarray, left_out: np.ndarray, num_units: float) -> "Spread":
-        """Summarise a figure's replicates, NaN where a kind of trials was missing.
+        """Summarise a figure's ``replicates`` (replicates,), NaN where a kind of trials was missing.
 
-        Arguments
-        ---------
-        estimate : the figure of all trials.
-        replicates : (replicates,) float, the figure under each draw of units.
-        left_out : (groups,) float, the figure without each group of units in turn (jackknife).
-        num_units : number of units.
-
-        Raises
-        ------
-        InputError : no replicate has both kinds of trials.
+        ``left_out`` (groups,) is the figure without each group of units in turn (jackknife). Raises InputError when no
+        replicate has both kinds of trials.
         """
         usable = np.sort(replicates[~np.isnan(replicates)])
         if not usable.size:
@@ -180,9 +171,16 @@ class SpeakerBootstrap:
         seed: int = SEED,
     ) -> None:
         self.is_target = checked_labels(is_target)
-        self.enrol_speaker, self.test_speaker, self.num_speakers = _number_speakers(
-            self.is_target, enrol_speaker, test_speaker
-        )
+        sides = np.asarray(enrol_speaker), np.asarray(test_speaker)
+        if not self.is_target.shape == sides[0].shape == sides[1].shape:
+            raise ValueError(f"expected a speaker per trial and side: {self.is_target.shape} trials, {sides}")
+        codes, names = pd.factorize(np.concatenate(sides), sort=True)
+        self.enrol_speaker, self.test_speaker = np.split(codes, 2)
+        if (codes < 0).any() or ((self.enrol_speaker == self.test_speaker) != self.is_target).any():
+            raise ValueError("a trial has no speaker on one side, or a label that its speakers contradict")
+        self.num_speakers = names.size
+        if self.num_speakers < 2:
+            raise InputError(f"{names.size} speaker: an interval over speakers needs two or more")
         self._num_replicates = num_replicates
         self._multiplicity = draw_speakers(self.num_speakers, num_replicates, seed).T.astype(float)  # (speakers, draws)
         self._num_target, self._num_nontarget = self._totals(np.ones(self.is_target.size))  # (draws,)
@@ -191,17 +189,11 @@ class SpeakerBootstrap:
     def intervals(self, scores: np.ndarray, measures: Mapping[Hashable, "Measure"]) -> dict[Hashable, Interval]:
         """Return each measure with its 95 % interval, under the names of ``measures``.
 
-        Arguments
-        ---------
-        scores : (trials,) finite float, higher = more alike; log-likelihood ratios for actDCF and C_llr.
-        measures : ``Eer``, ``MinDcf``, ``FrrAtFar``, ``Cllr``, ``far_at``, ``frr_at``, ``act_dcf_at``.
-
-        Raises
-        ------
-        InputError : as ``error_rates``, or no replicate has both kinds of trials.
+        ``scores`` : (trials,) finite float, higher = more alike; log-likelihood ratios for ``act_dcf_at`` and ``Cllr``.
+        Raises InputError as ``error_rates``, or where no replicate has both kinds of trials.
         """
         values = self.replicates(scores, measures)
-        return {name: self._interval(measure, values[name]) for name, measure in measures.items()}
+        return {name: self._interval(self._spread(values[name]), measure) for name, measure in measures.items()}
 
     def differences(
         self, scores_a: np.ndarray, scores_b: np.ndarray, measures: Mapping[Hashable, "Measure"]
@@ -212,12 +204,11 @@ class SpeakerBootstrap:
         of ``intervals``; ``scores_a`` and ``scores_b`` are (trials,) in the same order.
         """
         values_a, values_b = (self.replicates(scores, measures) for scores in (scores_a, scores_b))
-        found = {}
-        for name in measures:
-            spread = self._spread(values_a[name] - values_b[name])
-            counts = spread.replicates.size, spread.num_degenerate, self.num_speakers
-            found[name] = Difference(spread.estimate, *spread.ends(), *counts, p_value=spread.p_value_of(0.0))
-        return found
+        spreads = {name: self._spread(values_a[name] - values_b[name]) for name in measures}
+        return {
+            name: Difference(**vars(self._interval(spread)), p_value=spread.p_value_of(0.0))
+            for name, spread in spreads.items()
+        }
 
     def replicates(self, scores: np.ndarray, measures: Mapping[Hashable, "Measure"]) -> dict[Hashable, np.ndarray]:
         """Return each measure's values, (1 + replicates + left out,): see ``draw_speakers``.
@@ -267,10 +258,9 @@ class SpeakerBootstrap:
         firsts, row = np.unique(first, return_inverse=True)
         return firsts, coo_array((costs[chosen], (row, second)), shape=(firsts.size, self.num_speakers)).tocsr()
 
-    def _interval(self, measure: "Measure", values: np.ndarray) -> Interval:
-        spread = self._spread(values)
+    def _interval(self, spread: Spread, measure: "Measure | None" = None) -> Interval:
         lower, upper = spread.ends()
-        if spread.estimate == 0.0:
+        if measure and spread.estimate == 0.0:
             upper = max(upper, measure.highest_without_errors(*self._rules_of_three()))
         counts = spread.replicates.size, spread.num_degenerate, self.num_speakers
         return Interval(spread.estimate, lower, upper, *counts)
@@ -295,24 +285,6 @@ def draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndarr
     group = rng.permutation(num_speakers) % JACKKNIFE_GROUPS
     left_out = (group != np.arange(min(num_speakers, JACKKNIFE_GROUPS))[:, None]).astype(np.int64)
     return np.concatenate([np.ones((1, num_speakers), np.int64), draws, left_out])
-
-
-def _number_speakers(
-    is_target: np.ndarray, enrol_speaker: np.ndarray, test_speaker: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Number the speakers of both sides in the order of their names."""
-    if not is_target.shape == np.shape(enrol_speaker) == np.shape(test_speaker):
-        raise ValueError(
-            f"{np.shape(enrol_speaker)} and {np.shape(test_speaker)} speakers for {is_target.shape} trials: expected "
-            "one per trial and side"
-        )
-    codes, names = pd.factorize(np.concatenate([enrol_speaker, test_speaker]), sort=True)
-    enrol, test = np.split(codes, 2)
-    if (codes < 0).any() or ((enrol == test) != is_target).any():
-        raise ValueError("a trial has no speaker on one side, or a label that its speakers contradict")
-    if names.size < 2:
-        raise InputError(f"{names.size} speaker: an interval over speakers needs two or more")
-    return enrol, test, names.size
 
 
 class _SortedTrials:

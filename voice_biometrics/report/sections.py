@@ -57,6 +57,7 @@ class Subject:
 
     title : of the report. folder : to write to. command : that made it. facts : name -> value.
     files : listed with their checksums. chose_checkpoint : the best checkpoint was chosen on these speakers as well.
+    units : what intervals are over, "speakers" unless they are not known.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Subject:
     facts: Mapping[str, object]
     files: Sequence[Path]
     chose_checkpoint: bool = False
+    units: str = "speakers"
 
 
 def write_evaluation(
@@ -85,7 +87,7 @@ def write_evaluation(
     groups = measure_groups(clean, *decided[1:])
     draw_evaluation(evaluation, groups, curves, subject.folder)
     sections = [
-        _headline(evaluation, subject.chose_checkpoint),
+        _headline(evaluation, subject),
         _decisions(evaluation),
         _accuracy(evaluation),
         *([_comparison(compared)] if compared else []),
@@ -106,7 +108,7 @@ def print_summary(evaluation: Evaluation, subject: Subject) -> None:
     clean = evaluation.clean.summary
     print(
         f"Trials   {clean['num_target'] + clean['num_nontarget']:,}: {clean['num_target']:,} target, "
-        f"{clean['num_nontarget']:,} non-target, of {clean['num_speakers']} speakers"
+        f"{clean['num_nontarget']:,} non-target, of {clean['num_speakers']:,} {subject.units}"
     )
     for judged in evaluation.lists:
         print(f"EER      {per_cent(judged.summary['eer'], judged.summary['interval'])}   {judged.name}")
@@ -123,7 +125,7 @@ def print_summary(evaluation: Evaluation, subject: Subject) -> None:
     print(f"Report   {subject.folder / 'report.html'} (also report.md, metrics.json and the plots)")
 
 
-def _headline(evaluation: Evaluation, chose_checkpoint: bool) -> Markdown:
+def _headline(evaluation: Evaluation, subject: Subject) -> Markdown:
     """Return the EER of each list of trials, as large figures."""
     clean = evaluation.clean.summary
     figures = [
@@ -134,14 +136,15 @@ def _headline(evaluation: Evaluation, chose_checkpoint: bool) -> Markdown:
     ]
     texts = [
         f"{clean['num_target'] + clean['num_nontarget']:,} trials, {clean['num_target']:,} of them target trials, of "
-        f"{clean['num_speakers']} speakers. All intervals are 95 % bootstrap intervals over speakers."
+        f"{clean['num_speakers']:,} {subject.units}. All intervals are 95 % bootstrap intervals over "
+        f"{subject.units}."
     ]
     if len(evaluation.lists) > 1:
         texts.append(
             "Where each speaker was recorded in one session on one device, level and channel help to recognise the "
             "speaker, and the clean EER is optimistic. Under a condition every file is altered differently."
         )
-    if chose_checkpoint:
+    if subject.chose_checkpoint:
         texts.append("The checkpoint was chosen on these held-out speakers, so the figures are slightly optimistic.")
     return section("Equal error rate", bullets(figures), paragraphs(*texts))
 

@@ -2,8 +2,8 @@
 
 A score file has the columns ``enrol_id, test_id, target, score``, others are ignored: Parquet if its name ends in
 ``.parquet``, otherwise CSV, gzipped if it ends in ``.gz``. Scores keep full precision; higher means more alike.
-``target`` is 1 or 0; ``target`` and ``nontarget`` (Kaldi's words), True and False are read as well, and so are Windows
-line ends, blank lines and a byte-order mark.
+``target`` is 1 or 0, or another of ``common.trial_lists.LABELS``. Windows line ends, blank lines and a byte-order mark
+are read as well, and so are the lists of other tools (``score_lists``).
 """
 
 import csv
@@ -11,6 +11,7 @@ import gzip
 import io
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,15 @@ import pyarrow.parquet
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
 from voice_biometrics.common.trial_lists import COLUMNS as TRIAL_COLUMNS
-from voice_biometrics.common.trial_lists import check_both_kinds
+from voice_biometrics.common.trial_lists import LABELS, check_both_kinds
+from voice_biometrics.scoring.score_lists import join_labels, read_score_list
 from voice_biometrics.scoring.scored_trials import ID_COLUMNS, without_repeated
 
 COLUMNS = [*TRIAL_COLUMNS, "score"]
-LABELS = {1: 1, 0: 0, "1": 1, "0": 0, "target": 1, "nontarget": 0, "true": 1, "false": 0}
 BYTES_PER_BLOCK = 2**22  # of CSV text that is parsed at a time
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf(inity)?)?", re.IGNORECASE)  # or empty
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())  # each text once, and a number per row
+OUTLIER_SHARE, OUTLIER_DISTANCE, FEWEST_OTHERS = 0.01, 10, 10
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
@@ -44,11 +46,11 @@ def write_scores(scores: pd.DataFrame, path: Path) -> None:
             scores[COLUMNS].to_csv(temporary, index=False)
 
 
-def read_scores(path: Path) -> pd.DataFrame:
+def read_scores(path: Path, trials_file: Path | None = None) -> pd.DataFrame:
     """Return a score file as a table of its trials, in their order, without repetitions (their number is printed).
 
-    It is parsed block by block and each ID is kept once, so millions of trials fit into memory: 20 bytes a trial, and
-    twice as much while repeated trials are searched for.
+    ``trials_file`` has the labels if the score file has none. A CSV is parsed block by block and each ID is kept once,
+    so millions of trials fit into memory: 20 bytes a trial, and twice as much while repeated trials are searched for.
 
     Returns
     -------
@@ -57,13 +59,13 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises
     ------
     InputError : the file or a column is missing; a row is malformed, has an unknown label, no ID or a score that is not
-        a finite number; a trial is repeated with another score or label; or one kind of trial is missing. The line (the
-        row of a Parquet file) is named.
+        a finite number, or far from all others; a trial is repeated with another score or label; one kind of trial is
+        missing; or as ``join_labels``. The line (the row of a Parquet file) is named.
     """
     if not path.is_file():
         raise InputError(f"{path}: score file not found")
     try:
-        table = _read_parquet(path) if _is_parquet(path) else _read_csv(path)
+        table, name_row = _read_table(path, trials_file)
         ids = [_encoded(table[column]) for column in ID_COLUMNS]
         target = _encoded(table["target"], as_text=False)
         score = table["score"].cast(pa.float64()).to_numpy()
@@ -75,27 +77,47 @@ def read_scores(path: Path) -> pd.DataFrame:
     names, codes = _codes(pa.chunked_array([*ids[0].chunks, *ids[1].chunks], DICTIONARY))
     sides = np.split(codes, 2)
     for column, side in zip(ID_COLUMNS, sides, strict=True):
-        _check_rows(path, table[column], np.append(names != "", False)[side], f"an utterance ID as {column}")
+        _check_rows(path, name_row, table[column], np.append(names != "", False)[side], f"an utterance ID as {column}")
     values, codes = _codes(target)
-    plain = (value.strip().lower() if isinstance(value, str) else value for value in values)
-    target = np.array([*(LABELS.get(value, -1) for value in plain), -1], np.int8)[codes]
-    _check_rows(path, table["target"], target >= 0, "0 or 1 (or nontarget, target) as target")
-    _check_rows(path, table["score"], np.isfinite(score), "a finite number as score")
+    labels = [LABELS.get(str(value).strip().lower(), -1) for value in values]
+    target = np.array([*labels, -1], np.int8)[codes]
+    _check_rows(path, name_row, table["target"], target >= 0, "0 or 1 (or nontarget, target) as target")
+    _check_rows(path, name_row, table["score"], np.isfinite(score), "a finite number as score")
     check_both_kinds(target, str(path))
+    _check_outliers(path, name_row, score, target)
     categories = pd.Index(names, dtype=str)
     enrol_id, test_id = (pd.Categorical.from_codes(side, categories=categories) for side in sides)
     scores = pd.DataFrame({"enrol_id": enrol_id, "test_id": test_id, "target": target, "score": score}, copy=False)
-    return without_repeated(scores, str(path), lambda row: _name_row(path, row))
+    return without_repeated(scores, str(path), name_row)
 
 
 def _is_parquet(path: Path) -> bool:
     return path.suffix == ".parquet"
 
 
-def _read_csv(path: Path) -> pa.Table:
-    """Return the columns ``COLUMNS`` of a CSV, checked for malformed rows only."""
+def _read_table(path: Path, trials_file: Path | None) -> tuple[pa.Table, Callable[[int], str]]:
+    """Return the columns ``COLUMNS``, checked for malformed rows only, and a function that names a row."""
+    if _is_parquet(path):
+        _check_columns(path, pyarrow.parquet.read_schema(path).names)
+        table = pyarrow.parquet.read_table(path, columns=COLUMNS, read_dictionary=ID_COLUMNS)
+        return table, lambda row: f"row {row + 1}"
     with pa.csv.open_csv(path) as file:
         found = file.schema.names
+    if set(COLUMNS) <= {name.strip() for name in found}:
+        return _read_csv(path, found), lambda row: _name_line(path, row)
+    listed = read_score_list(path)
+    if "target" not in listed:
+        if trials_file is None:
+            first = " ".join(listed.iloc[0])
+            raise InputError(f"{path}: expected a label beside {first!r}; give the list that has it as --trials")
+        listed = join_labels(listed, path, trials_file)
+    score = pa.array(pd.to_numeric(listed["score"], errors="coerce").to_numpy())
+    columns = {name: pa.array(listed[name].to_numpy(object), pa.string()) for name in TRIAL_COLUMNS}
+    return pa.table(columns | {"score": pa.chunked_array([score])}), lambda row: f"line {listed.index[row]}"
+
+
+def _read_csv(path: Path, found: list[str]) -> pa.Table:
+    """Return the columns ``COLUMNS`` of a CSV whose header is ``found``."""
     _check_columns(path, [name.strip() for name in found])
     names = {name.strip(): name for name in found}
     types = {names[column]: DICTIONARY for column in TRIAL_COLUMNS} | {names["score"]: pa.float64()}
@@ -107,12 +129,6 @@ def _read_csv(path: Path) -> pa.Table:
         ),
     )
     return table.rename_columns(COLUMNS)
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    """Return the columns ``COLUMNS`` of a Parquet file."""
-    _check_columns(path, pyarrow.parquet.read_schema(path).names)
-    return pyarrow.parquet.read_table(path, columns=COLUMNS, read_dictionary=ID_COLUMNS)
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
@@ -155,17 +171,37 @@ def _fail_on_malformed_line(path: Path) -> None:
                 raise InputError(f"{place}: expected a number as score, found {score[:60]!r}")
 
 
-def _check_rows(path: Path, values: pa.ChunkedArray, sound: np.ndarray, expected: str) -> None:
+def _check_rows(
+    path: Path, name_row: Callable[[int], str], values: pa.ChunkedArray, sound: np.ndarray, expected: str
+) -> None:
     """Raise InputError naming the first row whose value is not sound."""
     if not sound.all():
         row = int(np.argmin(sound))
-        raise InputError(f"{path}, {_name_row(path, row)}: expected {expected}, found {values[row].as_py()!r}")
+        raise InputError(f"{path}, {name_row(row)}: expected {expected}, found {values[row].as_py()!r}")
 
 
-def _name_row(path: Path, row: int) -> str:
-    """Return the line of a row, counted from 0, or its number in a Parquet file."""
-    if _is_parquet(path):
-        return f"row {row + 1}"
+def _check_outliers(path: Path, name_row: Callable[[int], str], score: np.ndarray, target: np.ndarray) -> None:
+    """Raise InputError for a few scores far from all others, such as -9999 for a trial that failed.
+
+    They are the lowest or the highest score, of 1 % of the trials at most, ten times as far from the next as that is
+    from the other end; and each kind of trials has others.
+    """
+    for lowest in (score.min(), score.max()):
+        is_lowest = score == lowest
+        others = score[~is_lowest]
+        if not others.size or np.count_nonzero(is_lowest) > OUTLIER_SHARE * score.size:
+            continue
+        distance, num_others = np.abs(others - lowest).min(), np.bincount(target[~is_lowest], minlength=2)
+        if distance > OUTLIER_DISTANCE * np.ptp(others) and num_others.min() >= FEWEST_OTHERS:
+            raise InputError(
+                f"{path}, {name_row(int(np.argmax(is_lowest)))}: score {lowest:g} is far from all others "
+                f"({others.min():.4g} to {others.max():.4g}; {np.count_nonzero(is_lowest):,} such): correct it, or "
+                "leave out the trial for every system if it could not be scored"
+            )
+
+
+def _name_line(path: Path, row: int) -> str:
+    """Return the line of a row of a CSV, counted from 0."""
     with io.TextIOWrapper(pa.input_stream(path), encoding="utf-8", errors="replace") as lines:
         numbers = (number for number, line in enumerate(lines, 1) if line != "\n")  # blank lines are not rows
         return f"line {next(itertools.islice(numbers, row + 1, None))}"

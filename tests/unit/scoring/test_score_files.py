@@ -1,6 +1,7 @@
 """Scores of trials, and score files in every form, with their faults."""
 
 import gzip
+import re
 
 import hypothesis.strategies as st
 import numpy as np
@@ -147,7 +148,11 @@ FAULTS = [
     (f"{HEADER}a,b,1,0.5\na,c,,0.1\n", "line 3: .*0 or 1 .*found ''"),
     (f"{HEADER}a,b,1,0.5\n,c,0,0.1\n", "line 3: .*utterance ID as enrol_id, found ''"),
     (f"{HEADER}a,b,1,0.5\na,c,0\n", "line 3: .*4 fields, found 3: .a,c,0"),
-    ("enrol_id,test_id,score\na,b,0.5\n", "target missing"),
+    ("enrol_id,test_id,score\na,b,0.5\n", "label beside 'a b 0.5'.*--trials"),
+    ("speaker,file,duration\na,b,long\n", "found 'speaker,file,duration'.*would do: 'anna/1.wav"),
+    ("a b 1 0\na c 0 1\n", "found 'a b 1 0'.*would do"),  # which is the score?
+    ("a b target 0.5\na c nontarget 0.1\na d maybe 0.2\n", "line 3: .*found 'maybe'"),
+    ("a b 0.5 1\na d 0.2 0\na c 0.1\n", "line 3: .*found ''"),
     ("enrol_id,test_id,target,score,score\na,b,1,0.5,0.5\n", "score twice"),
     (HEADER, "0 and 0"),
     ("", "mpty"),
@@ -192,3 +197,79 @@ def test_a_file_that_is_not_what_its_name_says_is_told(tmp_path):
         read_scores(tmp_path / "s.csv.gz")
     with pytest.raises(InputError, match="other.csv"):
         read_scores(tmp_path / "other.csv")
+
+
+SAME_SCORES = {
+    "WeSpeaker": "a/1.wav b/1.wav 0.5 target\na/1.wav c/1.wav -0.25 nontarget\n",
+    "SpeechBrain": "a/1.wav b/1.wav 1 0.500000\na/1.wav c/1.wav 0 -0.250000\n",
+    "label first": "1 0.5 a/1.wav b/1.wav\n0 -0.25 a/1.wav c/1.wav\n",
+    "score first": "5e-1\ta/1.wav\tb/1.wav\ttgt\n-2.5e-1\ta/1.wav\tc/1.wav\timp\n",
+    "words": "genuine a/1.wav b/1.wav 0.5\nimpostor a/1.wav c/1.wav -0.25\n",
+    "CSV with another header": "file 1,file 2,same,similarity\na/1.wav,b/1.wav,1.0,0.5\na/1.wav,c/1.wav,0.0,-0.25\n",
+    "Windows": "./a\\1.wav .\\b\\1.wav 1 0.5\r\n\r\n./a\\1.wav .\\c\\1.wav 0 -0.25\r\n",
+    "ours": f"{HEADER}a/1.wav,b/1.wav,tgt,0.5\na/1.wav,c/1.wav,imp,-0.25\n",
+}
+
+
+@pytest.mark.parametrize("text", SAME_SCORES.values(), ids=SAME_SCORES)
+def test_scores_of_other_tools_are_read_whatever_the_order_of_their_columns(text, tmp_path):
+    (tmp_path / "scores.txt").write_text(text)
+    rows = as_rows(read_scores(tmp_path / "scores.txt"))
+    assert [[name.replace(".\\", "") for name in row[:2]] + row[2:] for row in rows] == [
+        ["a/1.wav", "b/1.wav", 1, 0.5], ["a/1.wav", "c/1.wav", 0, -0.25],
+    ]  # fmt: skip
+
+
+def test_utterances_called_by_numbers_are_not_taken_for_scores(tmp_path):
+    (tmp_path / "s.txt").write_text("1001 1002 0.5 1\n1001 1003 -0.25 0\n")
+    assert as_rows(read_scores(tmp_path / "s.txt")) == [["1001", "1002", 1, 0.5], ["1001", "1003", 0, -0.25]]
+
+
+@pytest.mark.parametrize(("scores", "trials"), [
+    ("a/1.wav c/1.wav -0.25\na/1.wav b/1.wav 0.5\n", "a/1.wav b/1.wav target\na/1.wav c/1.wav nontarget\n"),  # Kaldi's
+    ("-0.25 a/1.wav c/1.wav\n0.5 a/1.wav b/1.wav\n", "1 a/1.wav b/1.wav\n0 a/1.wav c/1.wav\n"),  # VoxSRC's
+    ("/x/y/a/1.wav /x/y/c/1.wav -0.25\n/x/y/a/1.wav /x/y/b/1.wav 0.5\n", "1 a/1.wav b/1.wav\n0 a/1.wav c/1.wav\n"),
+    ("a/1 c/1 -0.25\na/1 b/1 0.5\na/1 b/1 0.5\n", "1 /x/a/1.wav /x/b/1.wav\n0 /x/a/1.wav /x/c/1.wav\n"),
+    ("enrol_id,test_id,score\na/1.wav,c/1.wav,-0.25\na/1.wav,b/1.wav,0.5\n",
+     "enrol_id,test_id,target\na/1.wav,b/1.wav,1\na/1.wav,c/1.wav,0\n"),
+])  # fmt: skip
+def test_labels_in_another_file_are_joined_by_pair(scores, trials, tmp_path):
+    (tmp_path / "s.txt").write_text(scores)
+    (tmp_path / "t.txt").write_text(trials)
+    assert [row[2:] for row in as_rows(read_scores(tmp_path / "s.txt", tmp_path / "t.txt"))] == [[1, 0.5], [0, -0.25]]
+
+
+def test_pairs_of_one_file_only_and_pairs_scored_twice_are_named(tmp_path):
+    trials = tmp_path / "t.txt"
+    trials.write_text("1 a b\n0 a c\n0 a d\n")
+    for text, found in [
+        ("a b 0.5\na c 0.25\n", "t.txt, line 3: a d has no score in .*s.txt .1 such"),
+        ("a b 0.5\na c 0.25\na d 0.1\nx y 0.1\n", "s.txt, line 4: x y is not a trial of .*t.txt"),
+        ("a b 0.5\na c 0.25\na d 0.1\na b 0.7\n", "s.txt, line 4: a b is scored twice"),
+        ("a b 0.5\na c much\na d 0.1\n", "s.txt, line 2: .*finite number as score"),
+    ]:
+        (tmp_path / "s.txt").write_text(text)
+        with pytest.raises(InputError, match=found):
+            read_scores(tmp_path / "s.txt", trials)
+
+
+@pytest.mark.parametrize("lowest", [-9999.0, 1e9])
+def test_a_score_far_from_all_others_is_named_by_its_line(lowest, tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = {"enrol_id": [f"a{n}" for n in range(400)], "test_id": "b", "target": np.arange(400) % 2}
+    scores = pd.DataFrame(pairs).assign(score=rng.normal(size=400) + 2.0 * (np.arange(400) % 2))
+    write_scores(scores, tmp_path / "s.csv")
+    assert len(read_scores(tmp_path / "s.csv")) == 400
+    scores.loc[[20, 31], "score"] = lowest
+    write_scores(scores, tmp_path / "s.csv")
+    with pytest.raises(
+        InputError, match=rf"line 22: score {re.escape(format(lowest, 'g'))} is far from all others .*2 such"
+    ):
+        read_scores(tmp_path / "s.csv")
+
+
+def test_a_single_target_far_above_the_rest_is_no_fault(tmp_path):
+    scores = pd.DataFrame({"enrol_id": [f"a{n}" for n in range(400)], "test_id": "b", "target": 0, "score": 0.0})
+    scores.loc[7, ["target", "score"]] = 1, 1.0
+    write_scores(scores, tmp_path / "s.csv")
+    assert len(read_scores(tmp_path / "s.csv")) == 400
