@@ -7,8 +7,8 @@ Protection, in the order of the checks:
   ("DNS rebinding") has another one;
 - ``Origin``, if given, must be this server; every call of the API needs the header HEADER, which a page elsewhere can
   only send after asking this server (CORS), and it never agrees;
-- bodies are JSON of a stated length of at most MAX_BODY bytes; files of the page are read once, at the start: no path
-  of a request is ever opened.
+- bodies are JSON of a stated length of at most MAX_BODY bytes, and few of them may be large at once, so that memory is
+  bounded; files of the page are read once, at the start: no path of a request is ever opened.
 
 Connections are read by a thread each, so that slow clients do not keep the few workers that compute waiting.
 """
@@ -39,6 +39,7 @@ PAGE = Path(__file__).parent / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADER = "X-Voice-Biometrics"
 MAX_BODY = 16 * 2**20  # bytes
+LARGE_BODY, MAX_LARGE_BODIES = 2**20, 4  # bytes; such bodies in memory at once, others wait
 MAX_CONNECTIONS = 48
 REQUEST_S = 20.0  # for a client to send a request, and then to read the answer
 ANSWER_S = 30.0  # for a worker to be free and answer
@@ -101,6 +102,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.host, self.workers = host, workers
         self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.large_bodies = threading.BoundedSemaphore(MAX_LARGE_BODIES)
         self.files = {f"/{path.name}": (path.read_bytes(), TYPES[path.suffix]) for path in PAGE.iterdir()}
         self.files["/"] = self.files.pop("/index.html")
         super().__init__((host, port), Handler)
@@ -217,8 +219,11 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(HTTPStatus.NOT_FOUND, "there is no such page")
         if self.headers.get(HEADER) != "1":
             raise Refusal(HTTPStatus.FORBIDDEN, f"expected the header {HEADER}: 1")
-        body = b"{}" if self.command == "GET" else self._body()
-        return self.server.workers.answer(parse_request(kind, body))
+        if self.command == "GET":
+            return self.server.workers.answer(kind())
+        length = self._length()
+        with self.server.large_bodies if length > LARGE_BODY else contextlib.nullcontext():
+            return self.server.workers.answer(parse_request(kind, self._body(length)))
 
     def _check_host(self) -> None:
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
@@ -238,7 +243,8 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _body(self) -> bytes:
+    def _length(self) -> int:
+        """Return the length of a body that may be read."""
         if self.headers.get("Content-Type") != "application/json":
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
         lengths = self.headers.get_all("Content-Length", [])
@@ -246,8 +252,11 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(HTTPStatus.LENGTH_REQUIRED, "expected one Content-Length")
         if len(lengths[0]) > 12 or int(lengths[0]) > MAX_BODY:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BODY // 2**20} MiB")
-        body = self.rfile.read(int(lengths[0]))
-        if len(body) < int(lengths[0]):
+        return int(lengths[0])
+
+    def _body(self, length: int) -> bytes:
+        body = self.rfile.read(length)
+        if len(body) < length:
             raise Refusal(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
         return body
 

@@ -31,6 +31,22 @@ test("resampling removes what would fold back: a tone of 12 kHz", () => {
   assert.equal(voice.resample(found, RATE, RATE), found);
 });
 
+test("block by block, a resampler gives what all samples at once give", () => {
+  const samples = Float32Array.from({ length: 30011 }, (_, i) => Math.sin(i * i * 1e-6));
+  for (const [from, sizes] of [[48000, [1024]], [44100, [1024, 1, 0, 77]], [8000, [1, 5000]], [48000, [30011]]]) {
+    const resampler = new voice.Resampler(from, RATE);
+    const blocks = [];
+    for (let start = 0, turn = 0; start < samples.length; turn++) {
+      const stop = start + sizes[turn % sizes.length];
+      blocks.push(resampler.push(samples.subarray(start, stop)));
+      start = stop;
+    }
+    blocks.push(resampler.end());
+    assert.deepEqual(voice.joined(blocks), voice.resample(samples, from, RATE));
+    assert.equal(voice.joined(blocks).length, Math.floor((samples.length * RATE) / from));
+  }
+});
+
 test("a WAV file has a header of 44 bytes, and returns its samples", () => {
   const samples = Float32Array.of(0, 0.5, -0.5, 1, -1, 2);
   const file = voice.encodeWav(samples, RATE);
@@ -125,5 +141,5 @@ test("microphone faults tell what to do", () => {
 });
 
 test("without a secure page there is no microphone, and that is told", async () => {
-  await assert.rejects(new voice.Microphone(() => {}).start(), /localhost or over HTTPS/);
+  await assert.rejects(new voice.Microphone(RATE, () => {}).start(), /localhost or over HTTPS/);
 });

@@ -40,7 +40,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   async function start() {
     onStart();
     [levels, heights] = [[], []];
-    microphone = new Microphone(hear);
+    microphone = new Microphone(info.sample_rate, hear);
     show("starting", bars([]), roundButton("microphone", "Record", null, { disabled: true }), hint("Waiting for the microphone …"));
     try {
       await microphone.start();
@@ -49,7 +49,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
       return;
     }
     if (!root.isConnected) {
-      microphone.stop(info.sample_rate);
+      microphone.stop();
       return;
     }
     const stopButton = roundButton("stop", "Stop", stop, { onkeydown: (event) => event.key === "Escape" && cancel() });
@@ -66,7 +66,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   function hear(block, rate) {
     if (root.dataset.state !== "recording") return;
     if (!root.isConnected) {
-      microphone.stop(info.sample_rate);
+      microphone.stop();
       return;
     }
     levels.push(...frameLevels(block, rate));
@@ -87,7 +87,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   }
 
   function cancel() {
-    microphone.stop(info.sample_rate);
+    microphone.stop();
     idle();
     root.querySelector("button").focus();
   }
@@ -95,7 +95,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   async function stop() {
     if (root.dataset.state !== "recording") return;
     root.dataset.state = "stopping";
-    const samples = microphone.stop(info.sample_rate);
+    const samples = microphone.stop();
     recording = { samples, wav: new Blob([encodeWav(samples, info.sample_rate)], { type: "audio/wav" }) };
     const { checks } = checkRecording(samples, info.sample_rate, info);
     if (reviews() || checks.some((check) => check.isFatal)) review();

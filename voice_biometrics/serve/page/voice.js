@@ -38,10 +38,12 @@ export const DIGITS_NOTE =
 
 /** A recorded microphone. Errors are Error whose message tells the user what to do. */
 export class Microphone {
-  /** @param {(block: Float32Array, rate: number) => void} onBlock  Called with about 20 ms of samples each time. */
-  constructor(onBlock) {
-    this.onBlock = onBlock;
-    this.blocks = [];
+  /**
+   * @param {number} rate  Hz, of the samples that `stop` returns.
+   * @param {(block: Float32Array, rate: number) => void} onBlock  Called with about 20 ms at the microphone's own rate.
+   */
+  constructor(rate, onBlock) {
+    [this.rate, this.onBlock, this.blocks] = [rate, onBlock, []];
   }
 
   /** Ask for the microphone and start to record, without the browser's processing, which would change the voice. */
@@ -58,21 +60,21 @@ export class Microphone {
       await this.#release();
       throw new Error(microphoneMessage(error), { cause: error });
     }
+    this.resampler = new Resampler(this.context.sampleRate, this.rate);
     this.worklet = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
     this.worklet.port.onmessage = ({ data }) => {
-      this.blocks.push(data);
+      this.blocks.push(this.resampler.push(data));
       this.onBlock(data, this.context.sampleRate);
     };
     this.context.createMediaStreamSource(this.stream).connect(this.worklet);
     await this.context.resume();
   }
 
-  /** Stop, release the microphone, and return the samples at `rate`, Hz. */
-  stop(rate) {
-    const recorded = this.context.sampleRate;
+  /** Stop, release the microphone, and return the samples. */
+  stop() {
     this.worklet.port.onmessage = null;
     this.#release(); // not awaited: the answer need not wait for the microphone to close
-    return resample(joined(this.blocks), recorded, rate);
+    return joined([...this.blocks, this.resampler.end()]);
   }
 
   async #release() {
@@ -110,21 +112,52 @@ export function joined(blocks) {
  */
 export function resample(samples, from, to) {
   if (from === to) return samples;
-  const divisor = greatestCommonDivisor(from, to);
-  const [numPhases, step] = [to / divisor, from / divisor];
-  const half = Math.ceil((ZERO_CROSSINGS * Math.max(from, to)) / to);
-  const filters = Array.from({ length: numPhases }, (_, phase) => filterAt(phase / numPhases, half, from, to));
-  const output = new Float32Array(Math.floor((samples.length * to) / from));
-  for (let place = 0; place < output.length; place++) {
-    const first = Math.floor((place * step) / numPhases) - half + 1;
-    const filter = filters[(place * step) % numPhases];
-    const start = Math.max(0, -first);
-    const stop = Math.min(filter.length, samples.length - first);
-    let sum = 0;
-    for (let tap = start; tap < stop; tap++) sum += filter[tap] * samples[first + tap];
-    output[place] = sum;
+  const resampler = new Resampler(from, to);
+  return joined([resampler.push(samples), resampler.end()]);
+}
+
+/** Resamples block by block, as `resample` does all at once: so that little is left to do when the speaker stops. */
+export class Resampler {
+  #received = 0;
+  #returned = 0;
+
+  constructor(from, to) {
+    const divisor = greatestCommonDivisor(from, to);
+    [this.numPhases, this.step] = [to / divisor, from / divisor];
+    this.half = Math.ceil((ZERO_CROSSINGS * Math.max(from, to)) / to);
+    this.filters = Array.from({ length: this.numPhases }, (_, phase) => filterAt(phase / this.numPhases, this.half, from, to));
+    this.kept = new Float32Array(this.half); // silence before the start; the last of it is sample -1
   }
-  return output;
+
+  /** Return the samples that the input so far decides. */
+  push(block) {
+    this.#received += block.length;
+    return this.#advance(block, Math.ceil(((this.#received - this.half) * this.numPhases) / this.step));
+  }
+
+  /** Return the last samples, with silence after the end. */
+  end() {
+    const silence = new Float32Array(this.half);
+    return this.#advance(silence, Math.floor((this.#received * this.numPhases) / this.step));
+  }
+
+  /** Return the samples up to `stop`, and keep what later ones need. */
+  #advance(block, stop) {
+    const input = joined([this.kept, block]);
+    const output = new Float32Array(Math.max(0, stop - this.#returned));
+    const begin = Math.floor((this.#returned * this.step) / this.numPhases);
+    for (let i = 0; i < output.length; i++) {
+      const place = (this.#returned + i) * this.step;
+      const first = Math.floor(place / this.numPhases) - begin + 1;
+      const filter = this.filters[place % this.numPhases];
+      let sum = 0;
+      for (let tap = 0; tap < filter.length; tap++) sum += filter[tap] * input[first + tap];
+      output[i] = sum;
+    }
+    this.#returned += output.length;
+    this.kept = input.subarray(Math.floor((this.#returned * this.step) / this.numPhases) - begin);
+    return output;
+  }
 }
 
 /** Return the 2 x half taps around a place between two samples; `fraction` is its distance from the left one. */
