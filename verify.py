@@ -23,10 +23,9 @@
   --channel N          of recordings with several (1 is the first; default: their mean)
   --json               print a JSON object
 
-A recording is a file in any format and rate that libsndfile reads (WAV, FLAC, OGG,
-Opus, MP3, ...), or - for one on standard input. Exit status: 0 accepted, or done;
-1 rejected, or no voice found; 2 no decision, and the message says why. Any other
-status is a crash: nothing was accepted.
+A recording is a file that libsndfile reads (WAV, FLAC, OGG, Opus, MP3, ...), or - for one on
+standard input. Exit status: 0 accepted, or done; 1 rejected, or no voice found; 2 no decision,
+and the message says why. Any other status is a crash: nothing was accepted.
 """
 
 import argparse

@@ -85,23 +85,31 @@ class Recognizer:
     ) -> Enrolment:
         """Enrol a voice from one or more recordings; with ``add``, add them to those of an enrolled voice.
 
-        The recordings are averaged. One that sounds like another speaker than the others is reported in the result, not
-        left out; without ``keep_disagreeing`` nothing is enrolled then, and OtherSpeakerError raised. Without ``add``
-        an enrolled name is refused, with it a name that is not enrolled.
+        The recordings are averaged; copies of one count once and are reported. One that sounds like another speaker
+        than the others is reported in the result, not left out; without ``keep_disagreeing`` nothing is enrolled then,
+        and OtherSpeakerError raised. Without ``add`` an enrolled name is refused, with it a name that is not enrolled.
         """
         checked_name(name)
         if not recordings:
             raise InputError(f"{name}: expected recordings, found none; give one or more")
         read = [self._read(recording) for recording in recordings]
-        templates = [self._template(recording) for recording in read]
-        enrolled = self._enrolled(name).embedding if add else None
-        embeddings = np.stack([template.embedding for template in templates])
-        odd = disagreeing(embeddings, self.entry.calibration.llrs, enrolled)
+        enrolled = self._enrolled(name) if add else None
+        templates = without_copies([self._template(recording) for recording in read], enrolled)  # by place
+        copies = tuple(
+            f"{read[place].name}: the same recording again; counted once"
+            for place in range(len(read))
+            if place not in templates
+        )
+        if not templates:
+            raise InputError(f"{read[0].name}: already enrolled as {name}; give other recordings")
+        embeddings = np.stack([template.embedding for template in templates.values()])
+        mean = None if enrolled is None else enrolled.embedding
+        odd = [list(templates)[place] for place in disagreeing(embeddings, self.entry.calibration.llrs, mean)]
         odd_names = tuple(read[place].name for place in odd)
         if odd and not keep_disagreeing:
             raise OtherSpeakerError(odd, odd_names)
-        stored = self._opened(create=not add).add(name, reduce(Template.joined, templates), join=add)
-        return Enrolment(name, stored.num_recordings, stored.speech_s, odd_names, self._doubts(read))
+        stored = self._opened(create=not add).add(name, reduce(Template.joined, templates.values()), join=add)
+        return Enrolment(name, stored.num_recordings, stored.speech_s, odd_names, copies + self._doubts(read))
 
     def verify(self, name: str, recording: RecordingSource) -> Verdict:
         """Decide if an enrolled voice speaks in a recording."""
@@ -118,12 +126,14 @@ class Recognizer:
         if not len(gallery):
             raise InputError(f"{self.store_path}: no voice is enrolled; enrol one first")
         read = self._read(recording)
-        best = gallery.best(self._template(read).embedding, NUM_CANDIDATES)
+        embedding = self._template(read).embedding
+        best = gallery.best(embedding, NUM_CANDIDATES)
         point = identification_point(self.entry, self.point, len(gallery))
         scored = [(name, score, self._llr(score)) for name, score in best]
         candidates = tuple(Candidate(*one, is_accepted=one[-1] >= point.threshold) for one in scored)
         found = candidates[0].name if candidates[0].is_accepted else None
-        return Identification(found, candidates, point, self._doubts([read]))
+        doubts = self._doubts([read]) + _replay(self._enrolled(candidates[0].name), embedding, read.name)
+        return Identification(found, candidates, point, doubts)
 
     def voices(self) -> list[tuple[str, int, float]]:
         """Return name, number of recordings and seconds of speech of all enrolled voices."""
@@ -160,7 +170,8 @@ class Recognizer:
     def _verdict(self, name: str | None, enrolled: Template, test: Template, read: list[Recording]) -> Verdict:
         score = float(scaled_for_scoring(enrolled.embedding) @ test.embedding)
         llr = self._llr(score)
-        return Verdict(name, llr >= self.point.threshold, score, llr, self.point, self._doubts(read))
+        doubts = self._doubts(read) + _replay(enrolled, test.embedding, read[-1].name)
+        return Verdict(name, llr >= self.point.threshold, score, llr, self.point, doubts)
 
     def _doubts(self, read: list[Recording]) -> tuple[str, ...]:
         return doubts_about(read, self.model.held_out.duration_s.shortest)
@@ -188,6 +199,22 @@ class Recognizer:
         else:
             self._gallery.refresh()
         return self._gallery
+
+
+def without_copies(templates: Sequence[Template], enrolled: Template | None) -> dict[int, Template]:
+    """Return the templates of recordings, each by its place, without copies of earlier and of enrolled recordings."""
+    kept: dict[int, Template] = {}
+    for place, template in enumerate(templates):
+        known = [*kept.values(), *([] if enrolled is None else [enrolled])]
+        if not any(one.holds(template.embedding) for one in known):
+            kept[place] = template
+    return kept
+
+
+def _replay(enrolled: Template, embedding: np.ndarray, name: str) -> tuple[str, ...]:
+    """Return the doubt that a recording is one that it is compared with."""
+    is_held = enrolled.holds(embedding)
+    return (f"{name}: the very recording that it is compared with, as in a replay",) if is_held else ()
 
 
 def disagreeing(

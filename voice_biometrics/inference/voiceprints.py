@@ -23,6 +23,7 @@ ROWS_AT_ONCE = 10_000
 MAX_DIMS = 16_384
 MAX_LINE_BYTES = 2**17  # the largest embedding, in base64, with a name
 HEADER_BYTES = 40
+SAME_RECORDING = 1e-3  # between two embeddings of length 1; of one recording, rounded differently: 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,14 @@ class Template:
         total = self.num_recordings * self.embedding + other.num_recordings * other.embedding
         embedding = (total / number).astype(self.embedding.dtype)
         return Template(self.fingerprint, number, self.speech_s + other.speech_s, embedding)
+
+    def holds(self, embedding: np.ndarray) -> bool:
+        """Return True if one of the recordings has this embedding (dims,), of length 1; of three or more always False.
+
+        Without it one embedding of length 1 is left, or nothing. Of more recordings the mean does not tell.
+        """
+        rest = self.num_recordings * self.embedding - embedding
+        return self.num_recordings <= 2 and abs(np.linalg.norm(rest) - (self.num_recordings - 1)) < SAME_RECORDING
 
     def to_bytes(self) -> bytes:
         """Return the row that ``unpack`` reads."""

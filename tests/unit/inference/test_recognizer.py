@@ -180,3 +180,26 @@ def test_what_cannot_be_enrolled_is_told_and_makes_no_store(recognizer, model):
         Recognizer(model).enrol("anna", [speech("anna", 0)])
     with pytest.raises(InputError, match="expected samples at 16,000 Hz, found 8,000 Hz"):
         recognizer.compare(recording_from_samples(speech("anna", 0).samples, 16000, 8000), speech("anna", 1))
+
+
+def test_copies_of_a_recording_count_once_and_are_told(recognizer):
+    copy = recording_from_samples(speech("anna", 0).samples, SAMPLE_RATE, SAMPLE_RATE, name="copy")
+    done = recognizer.enrol("anna", [speech("anna", 0), copy, copy])
+    assert done.num_recordings == 1 and done.speech_s == pytest.approx(speech("anna", 0).speech_s, abs=0.01)
+    assert [doubt.partition(":")[0] for doubt in done.doubts] == ["copy", "copy"]
+    added = recognizer.enrol("anna", [copy, speech("anna", 1)], add=True)
+    assert added.num_recordings == 2 and added.doubts[0].startswith("copy: the same recording")
+    for seed in (0, 1):
+        with pytest.raises(InputError, match=f"anna {seed}: already enrolled as anna"):
+            recognizer.enrol("anna", [speech("anna", seed)], add=True)
+    assert recognizer.enrol("anna", [speech("anna", 2)], add=True).num_recordings == 3
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_enrolled_recording_that_is_tried_is_a_doubt_and_another_one_is_not(recognizer, number):
+    recognizer.enrol("anna", [speech("anna", seed) for seed in range(number)])
+    recognizer.enrol("bert", [speech("bert", 0)])
+    for answer in (recognizer.verify("anna", speech("anna", 0)), recognizer.identify(speech("anna", 0))):
+        assert answer.is_accepted and "anna 0" in answer.doubts[-1] and "replay" in answer.doubts[-1]
+    assert recognizer.verify("anna", speech("anna", 9)).doubts == recognizer.identify(speech("anna", 9)).doubts == ()
+    assert "replay" in recognizer.compare(speech("anna", 0), speech("anna", 0)).doubts[-1]
