@@ -95,16 +95,16 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   async function stop() {
     if (root.dataset.state !== "recording") return;
     root.dataset.state = "stopping";
-    const samples = microphone.stop();
-    recording = { samples, wav: new Blob([encodeWav(samples, info.sample_rate)], { type: "audio/wav" }) };
-    const { checks } = checkRecording(samples, info.sample_rate, info);
+    const { samples, clipped } = microphone.stop();
+    recording = { samples, clipped, wav: new Blob([encodeWav(samples, info.sample_rate)], { type: "audio/wav" }) };
+    const { checks } = checkRecording(samples, info.sample_rate, info, clipped);
     if (reviews() || checks.some((check) => check.isFatal)) review();
     else await handOver();
   }
 
   function review(problem = null) {
-    const { samples, wav } = recording;
-    const { speechSeconds: speech, level, checks } = checkRecording(samples, info.sample_rate, info);
+    const { samples, clipped, wav } = recording;
+    const { speechSeconds: speech, level, checks } = checkRecording(samples, info.sample_rate, info, clipped);
     const isUsable = !checks.some((check) => check.isFatal);
     const again = button("quiet", [icon("again"), "Record again"], start);
     const use = button("primary", action, handOver);

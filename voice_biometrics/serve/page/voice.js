@@ -43,7 +43,7 @@ export class Microphone {
    * @param {(block: Float32Array, rate: number) => void} onBlock  Called with about 20 ms at the microphone's own rate.
    */
   constructor(rate, onBlock) {
-    [this.rate, this.onBlock, this.blocks] = [rate, onBlock, []];
+    [this.rate, this.onBlock, this.blocks, this.heard] = [rate, onBlock, [], []];
   }
 
   /** Ask for the microphone and start to record, without the browser's processing, which would change the voice. */
@@ -63,6 +63,7 @@ export class Microphone {
     this.resampler = new Resampler(this.context.sampleRate, this.rate);
     this.worklet = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
     this.worklet.port.onmessage = ({ data }) => {
+      this.heard.push(data);
       this.blocks.push(this.resampler.push(data));
       this.onBlock(data, this.context.sampleRate);
     };
@@ -70,11 +71,12 @@ export class Microphone {
     await this.context.resume();
   }
 
-  /** Stop, release the microphone, and return the samples. */
+  /** Stop, release the microphone, and return the samples, and the share of them that was clipped. */
   stop() {
     this.worklet.port.onmessage = null;
     this.#release(); // not awaited: the answer need not wait for the microphone to close
-    return joined([...this.blocks, this.resampler.end()]);
+    const samples = joined([...this.blocks, this.resampler.end()]);
+    return { samples, clipped: clippedShare(joined(this.heard)) };
   }
 
   async #release() {
@@ -243,7 +245,7 @@ export function speechSeconds(levels) {
   return FRAME_S * levels.filter((level) => level > floor).length;
 }
 
-/** Return the fraction of samples in runs of three or more at the peak. */
+/** Return the fraction of samples in runs of three or more at the peak; resampling would round their corners. */
 export function clippedShare(samples) {
   const peak = 0.999 * samples.reduce((highest, sample) => Math.max(highest, Math.abs(sample)), 0);
   if (!peak || samples.length < 3) return 0;
@@ -282,9 +284,10 @@ export function adviceWhileSpeaking(levels) {
  * @param {Float32Array} samples
  * @param {number} rate  Hz.
  * @param {{min_speech_s: number, sure_speech_s: number}} limits  Of `Backend.info()`.
+ * @param {number} clipped  Share of clipped samples, before resampling.
  * @returns {{speechSeconds: number, level: number, checks: Check[]}}
  */
-export function checkRecording(samples, rate, limits) {
+export function checkRecording(samples, rate, limits, clipped = clippedShare(samples)) {
   const levels = frameLevels(samples, rate);
   const level = loudLevel(levels);
   const speech = speechSeconds(levels);
@@ -300,7 +303,7 @@ export function checkRecording(samples, rate, limits) {
     add("too_short", false, `Short: ${seconds(speech)} of speech. With more, the right speaker is rejected less often.`);
   }
   if (level < MIN_LEVEL_DB) add("too_quiet", false, "Too quiet. Speak up or move closer, and record again.");
-  if (clippedShare(samples) > MAX_CLIPPED_SHARE) {
+  if (clipped > MAX_CLIPPED_SHARE) {
     add("clipped", false, "Too loud: the peaks are cut off. Move away, or lower the recording level.");
   }
   return { speechSeconds: speech, level, checks };
