@@ -37,6 +37,13 @@ import("./browser.js")
   .then(({ embed }) => embed(Float32Array.from(samples)))
   .then((embedding) => done([...embedding]), (error) => done(error.stack));
 """
+STORE = """
+const [method, argument, done] = arguments;
+import("./voice-store.js")
+  .then(({ openStore }) => openStore(indexedDB))
+  .then((store) => store[method](argument))
+  .then((answer) => done(answer ?? null), (error) => done(error.message));
+"""
 NO_INDEXED_DB = "Object.defineProperty(window, 'indexedDB', { get() { throw new Error('denied'); } });"
 
 pytestmark = pytest.mark.slow
@@ -85,10 +92,11 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def opened(folder: Path, tmp_path: Path, *flags: str, script: str = "") -> Iterator[Page]:
-    """Open the page of a folder; ``script`` runs before those of the page, ``flags`` are Chromium's."""
+def opened(folder: Path, tmp_path: Path, script: str = "", **options: bool) -> Iterator[Page]:
+    """Open the page of a folder; ``script`` runs before those of the page, ``options`` are those of ``chromium``."""
     soundfile.write(capture := tmp_path / "capture.wav", np.zeros(RATE), RATE)
-    with served(folder) as address, chromium(capture, *flags) as page:
+    with served(folder) as address, chromium(capture, **options) as page:
+        page.driver.set_script_timeout(120)  # while the model is loaded, and on a busy machine
         if script:
             page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
         page.driver.get(address)
@@ -123,7 +131,6 @@ def headline(page, task, samples):
 
 def test_the_embedding_is_that_of_python(folder, speakers, tmp_path):
     with opened(folder, tmp_path) as page:
-        page.driver.set_script_timeout(120)
         for samples in (speakers[0][0], speakers[1][1][:10_000]):
             found = page.driver.execute_async_script(EMBED, samples.tolist())
             expected = Embedder(read_model_folder(PRETRAINED))(samples)
@@ -147,6 +154,17 @@ def test_a_speaker_is_enrolled_accepted_found_and_forgotten_and_another_rejected
         assert [option.text for option in Select(page.one("#name")).options] == ["Bert"]
         assert page.faults() == []
         assert_own_origin_only(page)
+
+
+def test_the_store_keeps_voices_of_one_name_each_until_they_are_removed(folder, tmp_path):
+    with opened(folder, tmp_path) as page:
+        ask = functools.partial(page.driver.execute_async_script, STORE)
+        assert ask("add", {"name": "anna", "speech_s": 3}) is None
+        assert "anna is already enrolled" in ask("add", {"name": "anna", "speech_s": 4})
+        page.driver.refresh()
+        assert ask("get", "anna") == {"name": "anna", "speech_s": 3}
+        assert [ask("remove", "anna"), ask("all", None)] == [None, []]
+        assert "anna is not enrolled" in ask("remove", "anna")
 
 
 def forget(page, name):
@@ -215,6 +233,6 @@ def test_a_missing_or_damaged_file_of_the_page_is_named_and_loading_can_be_tried
 
 
 def test_a_refused_microphone_is_explained(folder, tmp_path):
-    with opened(folder, tmp_path, "use-fake-ui-for-media-stream=deny") as page:
+    with opened(folder, tmp_path, allows_microphone=False) as page:
         page.press("Record")
         assert "The microphone was not allowed" in page.one("[role=alert]").text

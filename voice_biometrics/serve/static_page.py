@@ -16,7 +16,6 @@ ONNX Runtime is downloaded from the npm registry, in the version and with the ch
 import argparse
 import base64
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
@@ -27,6 +26,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import onnxruntime
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference.cli import Output, recognizer_of
@@ -53,7 +54,7 @@ HEAD = "<head>"
 def page(options: argparse.Namespace) -> Output:
     """Write the static page."""
     recognizer = recognizer_of(options)
-    folder = Path(options.folder)
+    folder = Path(options.folder).absolute()
     with _new_folder(folder) as temporary:
         _write_page(temporary)
         _write_model(temporary / "model", recognizer)
@@ -69,9 +70,9 @@ def page(options: argparse.Namespace) -> Output:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``folder`` when the block ends; InputError unless that is free."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = folder.parent / f".{folder.name}.{os.getpid()}"
     try:
-        if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
             raise InputError(f"{folder}: expected an empty folder or none; give another, or remove this one")
         temporary.mkdir(parents=True)
         yield temporary
@@ -129,9 +130,8 @@ def _write_runtime(folder: Path, package: bytes) -> None:
     with tarfile.open(fileobj=io.BytesIO(package)) as archive:
         for member, name in RUNTIME_FILES.items():
             (folder / name).write_bytes(archive.extractfile(member).read())
-    wheel = {path.name: path for path in importlib.metadata.files("onnxruntime") or ()}
     for name in LICENCES:
-        shutil.copyfile(wheel[name].locate(), folder / name)
+        shutil.copyfile(Path(onnxruntime.__file__).parent / name, folder / name)
 
 
 def runtime_package(path: str | None) -> bytes:

@@ -188,6 +188,11 @@ def test_a_target_that_is_not_an_empty_folder_is_refused_and_unchanged(toy, tmp_
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_the_root_of_the_disk_is_refused(toy, capsys):
+    assert main(["page", "/", "--model", toy]) == 2
+    assert "expected an empty folder" in capsys.readouterr().err
+
+
 def test_an_empty_folder_is_used(toy, tmp_path, pytestconfig):
     (target := tmp_path / "page").mkdir()
     assert main(["page", str(target), "--model", toy, "--onnxruntime_web", downloaded_runtime(pytestconfig)]) == 0

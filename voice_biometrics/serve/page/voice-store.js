@@ -41,7 +41,7 @@ export class VoiceStore {
   }
 
   async add(voice) {
-    await globalThis.navigator?.storage?.persist?.(); // the browser may otherwise delete it when the disk is full
+    navigator.storage?.persist().catch(() => {}); // or the browser may delete it when the disk is full; some ask the user
     await this.#run("readwrite", (voices) => voices.add(voice), alreadyEnrolled(voice.name));
   }
 
