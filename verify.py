@@ -20,8 +20,7 @@
   --use NAME           threshold for a smart_speaker (default) or a door,
   --far RATE           or with at most this false-accept rate (0.01 is 1 %)
   --precision int8     the quantised model: faster, with separate enrolments
-  --channel N          of recordings with several (1 is the first; default: their mean)
-  --json               print a JSON object
+  --channel N, --json  one channel, from 1 (default: their mean); print a JSON object
 
 A recording is a file that libsndfile reads (WAV, FLAC, OGG, Opus, MP3, ...), or - for one on
 standard input. Exit status: 0 accepted, or done; 1 rejected, or no voice found; 2 no decision,

@@ -11,8 +11,10 @@ import gzip
 import io
 import itertools
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -69,7 +71,7 @@ def read_scores(path: Path, trials_file: Path | None = None) -> pd.DataFrame:
         ids = [_encoded(table[column]) for column in ID_COLUMNS]
         target = _encoded(table["target"], as_text=False)
         score = table["score"].cast(pa.float64()).to_numpy()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error) as error:
         if not _is_parquet(path) and isinstance(error, pa.ArrowInvalid):
             _fail_on_malformed_line(path)
         form = "Parquet" if _is_parquet(path) else "CSV"
@@ -101,8 +103,8 @@ def _read_table(path: Path, trials_file: Path | None) -> tuple[pa.Table, Callabl
         _check_columns(path, pyarrow.parquet.read_schema(path).names)
         table = pyarrow.parquet.read_table(path, columns=COLUMNS, read_dictionary=ID_COLUMNS)
         return table, lambda row: f"row {row + 1}"
-    with pa.csv.open_csv(path) as file:
-        found = file.schema.names
+    with _open_text(path) as lines:  # pyarrow's streaming reader left a thread that aborted the process at its exit
+        found = next(csv.reader(lines), [])
     if set(COLUMNS) <= {name.strip() for name in found}:
         return _read_csv(path, found), lambda row: _name_line(path, row)
     listed = read_score_list(path)
@@ -154,12 +156,16 @@ def _codes(encoded: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return values, np.concatenate([np.empty(0, np.int32), *codes])
 
 
+def _open_text(path: Path) -> TextIO:
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+
+
 def _fail_on_malformed_line(path: Path) -> None:
     """Raise InputError for the first line with another number of fields or a score that is not a number, if any.
 
     pyarrow names the row only when it happens to read in one thread.
     """
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace") as lines:
+    with _open_text(path) as lines:
         reader = csv.reader(lines)
         header = next(reader, [])
         for row in filter(None, reader):

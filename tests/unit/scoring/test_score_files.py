@@ -2,6 +2,8 @@
 
 import gzip
 import re
+import subprocess
+import sys
 
 import hypothesis.strategies as st
 import numpy as np
@@ -155,7 +157,7 @@ FAULTS = [
     ("a b 0.5 1\na d 0.2 0\na c 0.1\n", "line 3: .*found ''"),
     ("enrol_id,test_id,target,score,score\na,b,1,0.5,0.5\n", "score twice"),
     (HEADER, "0 and 0"),
-    ("", "mpty"),
+    ("", "nothing"),
     (f"{HEADER}a,b,1,0.5\na,\xe9,0,0.1\n", "UTF8"),
 ]
 
@@ -273,3 +275,36 @@ def test_a_single_target_far_above_the_rest_is_no_fault(tmp_path):
     scores.loc[7, ["target", "score"]] = 1, 1.0
     write_scores(scores, tmp_path / "s.csv")
     assert len(read_scores(tmp_path / "s.csv")) == 400
+
+
+READ_BAD_FILES = """
+import sys
+from pathlib import Path
+from voice_biometrics.common.errors import InputError
+from voice_biometrics.scoring.score_files import read_scores
+for path in map(Path, 20 * sys.argv[1:]):
+    try:
+        read_scores(path)
+    except InputError:
+        pass
+"""
+
+
+def test_reading_bad_files_again_and_again_leaves_no_thread_that_aborts_the_process(tmp_path, monkeypatch):
+    good = "enrol_id,test_id,target,score\n" + "".join(f"a{i},b{i},{i % 2},{i}\n" for i in range(30_000))
+    contents = {"words.csv": good.replace(",15000\n", ",x\n"), "short.csv": good + "a,b\n", "latin.csv": "\xe9,b\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content, encoding="latin-1")
+    command = [sys.executable, "-c", READ_BAD_FILES, *map(str, sorted(tmp_path.iterdir()))]
+    assert [subprocess.run(command).returncode for _ in range(2)] == [0, 0]
+    monkeypatch.setattr("pyarrow.csv.open_csv", None)  # its thread is what aborted
+    with pytest.raises(InputError, match="words.csv"):
+        read_scores(tmp_path / "words.csv")
+
+
+@pytest.mark.parametrize("cut", [30, 200, -5])
+def test_a_gzipped_file_that_lost_its_end_is_told(tmp_path, cut):
+    text = "enrol_id,test_id,target,score\n" + "".join(f"a{i},b{i},{i % 2},{i / 7}\n" for i in range(500))
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode())[:cut])
+    with pytest.raises(InputError, match="a.csv.gz"):
+        read_scores(tmp_path / "a.csv.gz")
