@@ -121,7 +121,7 @@ def read_study(folder: Path) -> object:
 
 def read_voices(folder: Path) -> object:
     """Return the names in the store; raises an error if a confirmed voice is not in it."""
-    names = sorted(Store(folder / "voices.db").names())
+    names = sorted(dict(Store(folder / "voices.db").items()))
     confirmed = {name for log in folder.glob("*.confirmed") for name in log.read_text().split("\n")[:-1]}
     if not confirmed <= set(names):
         raise ValueError(f"confirmed but not in the store: {sorted(confirmed - set(names))[:3]}")
@@ -132,7 +132,7 @@ def enrol_by_two(folder: Path) -> None:
     """Enrol voices in two processes at once, those that are not enrolled yet, and note each that is confirmed."""
     other = os.fork()
     prefix, store = "second" if not other else "first", Store(folder / "voices.db", create=True)
-    known = set(store.names())
+    known = set(dict(store.items()))
     with open(folder / f"{prefix}.confirmed", "a") as confirmed:
         for number in range(NUM_VOICES):
             if (name := f"{prefix}-{number}") not in known:
