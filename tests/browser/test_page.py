@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tests.browser.chromium import SAMPLE_RATE, Page, chromium
-from tests.conftest import make_voice
+from tests.conftest import make_speech
 from tests.model_folders import write_toy_model_folder
 from voice_biometrics.common.audio import read_audio
 
@@ -60,12 +60,12 @@ def toy(browser, tmp_path):
 
 def anna(number: int) -> np.ndarray:
     """Return a recording of an artificial voice."""
-    return make_voice(110, SECOND, number)
+    return make_speech(110, SECOND, number)
 
 
 def bert(number: int) -> np.ndarray:
     """Return a recording of another one."""
-    return make_voice(230, SECOND, number)
+    return make_speech(230, SECOND, number)
 
 
 def enrol(page: Page, name: str, recordings: list[np.ndarray]) -> None:
@@ -129,8 +129,8 @@ def test_faults_of_a_recording_are_told_before_it_is_sent(toy):
     cases = (
         (pause, "No sound was recorded", False),
         (np.concatenate([anna(0)[:4800], pause]), "Too short", False),
-        (0.003 * np.concatenate(20 * [anna(0)]), "Too quiet", True),
-        (np.clip(9 * make_voice(110, SECOND, 0, 48000), -0.9, 0.9), "Too loud", True),
+        (0.003 * np.concatenate(40 * [anna(0)]), "Too quiet", True),
+        (np.clip(9 * make_speech(110, SECOND, 0, 48000), -0.9, 0.9), "Too loud", True),
     )
     for samples, told, is_usable in cases:
         page.speak(samples, 48000 if told == "Too loud" else SAMPLE_RATE)  # the device's own rate leaves the corners

@@ -35,11 +35,11 @@ class File(Request):
     name: Annotated[str, Meta(max_length=MAX_FILE_NAME)]
     content: Bytes
 
-    def recording(self, sample_rate: int) -> Recording:
+    def recording(self, recognizer: Recognizer) -> Recording:
         """Return the speech in it; InputError as ``read_recording``, or if it is too long."""
         stream = io.BytesIO(self.content)
         stream.name = self.name
-        recording = read_recording(stream, sample_rate)
+        recording = read_recording(stream, recognizer.model.sample_rate, recognizer.channel)
         if recording.duration_s > MAX_DURATION_S:
             raise InputError(
                 f"{recording.name}: expected at most {MAX_DURATION_S:g} s, found {recording.duration_s:.0f} s; "
@@ -77,7 +77,7 @@ class Enrol(Request):
     def answer(self, recognizer: Recognizer) -> dict[str, Any]:
         """Return ``Enrolment``."""
         files = [File(f"recording {number}", content) for number, content in enumerate(self.recordings, start=1)]
-        recordings = [file.recording(recognizer.model.sample_rate) for file in files]
+        recordings = [file.recording(recognizer) for file in files]
         done = recognizer.enrol(self.name, recordings, keep_disagreeing=self.keep_all)
         warnings = [f"{name}: sounds like another speaker" for name in done.disagreeing] + [*done.doubts]
         found = {"name": done.name, "num_recordings": done.num_recordings, "speech_s": done.speech_s}
@@ -92,7 +92,7 @@ class Verify(Request):
 
     def answer(self, recognizer: Recognizer) -> dict[str, Any]:
         """Return ``Verdict``."""
-        recording = File("the recording", self.recording).recording(recognizer.model.sample_rate)
+        recording = File("the recording", self.recording).recording(recognizer)
         return verdict(recognizer.verify(self.name, recording), points(recognizer))
 
 
@@ -103,7 +103,7 @@ class Identify(Request):
 
     def answer(self, recognizer: Recognizer) -> dict[str, Any]:
         """Return ``Verdict``."""
-        recording = File("the recording", self.recording).recording(recognizer.model.sample_rate)
+        recording = File("the recording", self.recording).recording(recognizer)
         found = recognizer.identify(recording)
         return verdict(found, points(recognizer, found.point.num_voices), found.candidates)
 
@@ -116,7 +116,7 @@ class Compare(Request):
 
     def answer(self, recognizer: Recognizer) -> dict[str, Any]:
         """Return ``Verdict``."""
-        recordings = [file.recording(recognizer.model.sample_rate) for file in (self.a, self.b)]
+        recordings = [file.recording(recognizer) for file in (self.a, self.b)]
         return verdict(recognizer.compare(*recordings), points(recognizer))
 
 

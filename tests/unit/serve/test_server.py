@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import SAMPLE_RATE, make_voice
+from tests.conftest import SAMPLE_RATE, make_speech
 from tests.model_folders import write_toy_model_folder
 from voice_biometrics.inference import Recognizer
 from voice_biometrics.serve import server as server_module
@@ -30,7 +30,7 @@ HEADERS = {HEADER: "1", "Content-Type": "application/json"}
 
 def wav(pitch_hz: float, number: int = 0, duration_s: float = 2.0) -> str:
     """Return a recording of a voice in base64."""
-    return encoded(make_voice(pitch_hz, duration_s, number))
+    return encoded(make_speech(pitch_hz, duration_s, number))
 
 
 def encoded(samples: np.ndarray) -> str:
@@ -108,7 +108,7 @@ def test_a_voice_is_enrolled_verified_found_listed_and_forgotten(client, tmp_pat
     _, stranger = client.call("verify", name="anna", recording=wav(BERT_HZ, 5))
     assert stranger["decision"] == "rejected" and stranger["llr"] < 0 < verdict["llr"]
 
-    client.call("enrol", name="bert", recordings=[wav(BERT_HZ)])
+    client.call("enrol", name="bert", recordings=[wav(BERT_HZ, number) for number in range(3)])
     _, found = client.call("identify", recording=wav(BERT_HZ, 5))
     assert found["name"] == "bert" and [one["name"] for one in found["candidates"]] == ["bert", "anna"]
     assert client.call("forget", name="anna") == (200, {"forgot": "anna"})
