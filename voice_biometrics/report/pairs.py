@@ -7,12 +7,11 @@ import pandas as pd
 
 from voice_biometrics.common.files import write_json, written_whole
 from voice_biometrics.common.plot_style import save_figure
-from voice_biometrics.evaluation.evaluate import ScoreFigures
 from voice_biometrics.metrics.bootstrap import Interval
 from voice_biometrics.metrics.error_rates import USUAL_FARS, Cost
 from voice_biometrics.metrics.formatting import number, per_cent
 from voice_biometrics.metrics.histograms import ScoreHistogram
-from voice_biometrics.report.plots import det_figure
+from voice_biometrics.report.plots import Curve, det_figure
 
 FARS = (*USUAL_FARS, 1e-5, 1e-6, 1e-7)
 
@@ -28,7 +27,7 @@ def write_pairs(histogram: ScoreHistogram, folder: Path, command: str, costs: Se
         points = {"threshold": rates.thresholds, "far": rates.far, "frr": rates.frr}
         pd.DataFrame(points).to_csv(temporary, index=False)
     eer = Interval(found["eer"], *found["eer_bounds"], num_replicates=0, num_degenerate=0, num_speakers=0)
-    save_figure(det_figure({"all pairs": ScoreFigures(found, rates, eer, {})}), folder / "det.png")
+    save_figure(det_figure({"all pairs": Curve(rates, eer)}), folder / "det.png")
     print(
         f"Trials   {rates.num_target + rates.num_nontarget:,}: {rates.num_target:,} target, {rates.num_nontarget:,} "
         f"non-target\nEER      {per_cent(found['eer'])}   (bins: {_bounds(found['eer_bounds'], 100)} %)"

@@ -9,7 +9,7 @@ and Smith 2007, "Increasing the reliability of reliability diagrams"; Clopper an
 import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,12 @@ from voice_biometrics.common.plot_style import (
 from voice_biometrics.evaluation.evaluate import Evaluation, Judged
 from voice_biometrics.evaluation.groups import GroupReport, GroupResult
 from voice_biometrics.metrics.bootstrap import Interval
-from voice_biometrics.metrics.error_rates import ERRORS_FOR_30_PER_CENT, ERRORS_FOR_ANY_CLAIM, checked_trials
+from voice_biometrics.metrics.error_rates import (
+    ERRORS_FOR_30_PER_CENT,
+    ERRORS_FOR_ANY_CLAIM,
+    ErrorRates,
+    checked_trials,
+)
 from voice_biometrics.metrics.formatting import per_cent
 from voice_biometrics.metrics.operating_points import PointResult
 
@@ -45,7 +50,16 @@ NEAR_1 = 1.0 - 1e-6  # 1 is infinitely far on a normal-deviate axis
 CURVE_POINTS = 1000  # of a curve that is drawn, however many trials there are
 
 
-def det_figure(curves: Mapping[str, Judged]) -> Figure:
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Content of a DET or ROC curve, named as in ``Judged``; ``frr_at`` : FAR -> FRR with its interval."""
+
+    rates: ErrorRates
+    eer: Interval
+    frr_at: Mapping[float, Interval] = field(default_factory=dict)
+
+
+def det_figure(curves: Mapping[str, Judged | Curve]) -> Figure:
     """Draw DET curves on normal-deviate axes, each with its EER as a dot on the diagonal.
 
     ``curves`` : the figures of each system or condition. Rates below the scale are drawn along its edge.
@@ -72,7 +86,7 @@ def det_figure(curves: Mapping[str, Judged]) -> Figure:
     return figure
 
 
-def roc_figure(name: str, curve: Judged, points: Mapping[str, PointResult]) -> Figure:
+def roc_figure(name: str, curve: Judged | Curve, points: Mapping[str, PointResult]) -> Figure:
     """Draw the FRR against a logarithmic FAR, as low as the trials support, with operating points.
 
     The FRR is that of the lowest threshold that keeps to the FAR, so the curve has steps. FARs of fewer than 3 and of
@@ -114,7 +128,7 @@ def _draw_band(axes: Axes, frr_at: Mapping[float, Interval], look: Mapping[str, 
         axes.fill_between(far, lower, upper, **{**look, "alpha": 0.2, "linewidth": 1.0, "zorder": 2})
 
 
-def _finish_error_axes(figure: Figure, axes: Axes, curves: Mapping[str, Judged]) -> None:
+def _finish_error_axes(figure: Figure, axes: Axes, curves: Mapping[str, Judged | Curve]) -> None:
     """Label axes of FAR and FRR in per cent, and put the legend under the plot."""
     axes.xaxis.set_major_formatter(PER_CENT)
     axes.yaxis.set_major_formatter(PER_CENT)
@@ -160,7 +174,7 @@ def _shade_unsupported(axes: Axes, num_nontarget: int, lowest: float) -> None:
         start = end
 
 
-def _det_limits(curves: Collection[Judged]) -> tuple[float, float]:
+def _det_limits(curves: Collection[Judged | Curve]) -> tuple[float, float]:
     """Return the range of both axes: as low as the trials can show, and above the highest EER."""
     smallest = min(1.0 / max(curve.rates.num_target, curve.rates.num_nontarget) for curve in curves)
     worst_eer = max(curve.eer.estimate for curve in curves)

@@ -1,17 +1,17 @@
 """Plots: any list is drawn, and curves, bins, intervals and points are where the numbers are."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.decomposition import PCA
 
 from tests.picture_checks import TRIAL_LISTS, assert_saved_whole, legend_texts, trials
-from voice_biometrics.evaluation.evaluate import Judged
 from voice_biometrics.metrics.bootstrap import Interval
+from voice_biometrics.metrics.error_rates import error_rates
 from voice_biometrics.metrics.operating_points import PointResult
 from voice_biometrics.report.plots import (
+    Curve,
     calibration_bins,
     calibration_figure,
     det_figure,
@@ -20,7 +20,6 @@ from voice_biometrics.report.plots import (
     roc_figure,
     score_histograms_figure,
 )
-from voice_biometrics.scoring.scored_trials import ScoredTrials
 
 
 def interval(estimate, lower, upper):
@@ -34,9 +33,9 @@ BAND[0.5] = interval(0.0, 0.0, 1.0)
 
 
 def curve_of(scores, is_target, band=None):
-    trials = ScoredTrials("clean", pd.DataFrame({"target": is_target * 1, "score": scores}), pd.DataFrame())
-    eer = trials.rates.equal_error_rate()[0]
-    return Judged(trials, {}, interval(eer, eer / 2, min(1.0, 2 * eer)), band or {})
+    rates = error_rates(scores, is_target)
+    eer = rates.equal_error_rate()[0]
+    return Curve(rates, interval(eer, eer / 2, min(1.0, 2 * eer)), band or {})
 
 
 def line_labelled(axes, text):
