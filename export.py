@@ -28,6 +28,7 @@ from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export.package import write_model_folder
 from voice_biometrics.inference.model_folder import ENGINE_NAME, NAME, ModelFolder
+from voice_biometrics.metrics.formatting import per_cent
 
 
 @tell_input_errors
@@ -64,10 +65,9 @@ def refuse(message: str) -> NoReturn:
 def say(model: ModelFolder) -> None:
     """Print what each file is worth, and what to do next."""
     for entry in model.embedders.values():
-        eer, size = entry.eer, len(model.onnx[entry.file])
         print(
-            f"{entry.file:<20} EER {100 * eer.estimate:.2f} % ({100 * eer.lower:.2f} to {100 * eer.upper:.2f}, 95 % "
-            f"interval over {model.held_out.num_speakers} held-out speakers), {size / 1e6:.1f} MB"
+            f"{entry.file:<20} EER {per_cent(entry.eer)}, 95 % interval over {model.held_out.num_speakers} held-out "
+            f"speakers; {len(model.onnx[entry.file]) / 1e6:.1f} MB"
         )
     if (model.path / ENGINE_NAME).is_file():
         print(f"{ENGINE_NAME:<20} the embeddings of embedder.onnx in sherpa-onnx and WeSpeaker: docs/deployment.md")

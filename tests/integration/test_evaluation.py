@@ -148,20 +148,17 @@ def test_other_speakers_and_other_trials_are_refused(folder, capsys):
     assert "7,140" in error and "hs00u0 hs00u1" in error
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
+def test_a_faulty_score_file_is_named(folder, capsys):
+    for change, named in [
         (lambda text: text.replace("score", "value", 1), "score"),
         (lambda text: text + "x,y,2,0.5\n", "'2'"),
         (lambda text: text + "x,y,1,nan\n", "line 7142"),
         (lambda text: text + "s00u0,s00u1,1,0.123\n", "s00u0 s00u1"),
         (lambda text: "enrol_id,test_id,target,score\na,b,1,0.5\n", "1 and 0"),
-    ],
-)
-def test_a_faulty_score_file_is_named(folder, capsys, change, named):
-    (folder / "bad.csv").write_text(change((folder / "good.csv").read_text()))
-    error = told(capsys, "--scores", folder / "bad.csv")
-    assert "bad.csv" in error and named in error
+    ]:  # fmt: skip
+        (folder / "bad.csv").write_text(change((folder / "good.csv").read_text()))
+        error = told(capsys, "--scores", folder / "bad.csv")
+        assert "bad.csv" in error and named in error
 
 
 def test_starting_up_loads_neither_matplotlib_nor_torch():

@@ -44,7 +44,7 @@ def read_trials(path: Path) -> pd.DataFrame:
     if is_csv and _is_header(line):
         fields = fields.iloc[1:]
     label = fields["target"].str.lower().map(LABELS)
-    ids = fields[["enrol_id", "test_id"]].apply(lambda column: column.str.replace("\\", "/").str.removeprefix("./"))
+    ids = fields[["enrol_id", "test_id"]].map(plain_path)
     wrong = (fields["excess"].ne("") | label.isna() | ids.eq("").any(axis=1)).to_numpy()
     if wrong.any():
         _fail_on_line(path, int(fields.index[int(np.argmax(wrong))]), order)
@@ -166,6 +166,11 @@ def resolve_trials(trials: pd.DataFrame, utt_ids: pd.Index, name: str) -> pd.Dat
             )
         resolved[column] = trials[column].map(ids)
     return resolved
+
+
+def plain_path(path: str) -> str:
+    """Return a path with slashes, without ``./`` before it."""
+    return path.replace("\\", "/").removeprefix("./")
 
 
 def utterance_id(path: str, utt_ids: pd.Index) -> str:

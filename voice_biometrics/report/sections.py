@@ -136,8 +136,7 @@ def _headline(evaluation: Evaluation, subject: Subject) -> Markdown:
     ]
     texts = [
         f"{clean['num_target'] + clean['num_nontarget']:,} trials, {clean['num_target']:,} of them target trials, of "
-        f"{clean['num_speakers']:,} {subject.units}. All intervals are 95 % bootstrap intervals over "
-        f"{subject.units}."
+        f"{clean['num_speakers']:,} {subject.units}. All intervals are 95 % bootstrap intervals over them."
     ]
     if len(evaluation.lists) > 1:
         texts.append(
@@ -163,16 +162,12 @@ def _decisions(evaluation: Evaluation) -> Markdown:
         texts.append(f"{use}: {USES[use]}. Threshold: {point.rule}.")
         measured = _measured(evaluation, use)
         texts += [in_words(f"{use}, {name}", result) for name, result in measured[:MOST_COLUMNS]]
-        threshold = f"{point.threshold:.2f}", _score(found.score_at(use))
+        score = found.score_at(use)
+        threshold = f"{point.threshold:.2f}", "depends on duration" if score is None else f"{score:.4f}"
         rows += [(use, name, *threshold, in_per_cent(rates.far), in_per_cent(rates.frr)) for name, rates in measured]
     columns = (
-        "use",
-        "trials",
-        "threshold, LLR",
-        "threshold, score",
-        "false accepts (FAR), %",
-        "false rejects (FRR), %",
-    )
+        "use", "trials", "threshold, LLR", "threshold, score", "false accepts (FAR), %", "false rejects (FRR), %",
+    )  # fmt: skip
     refused = paragraphs(*(f"No threshold for {use}: {reason}." for use, reason in found.refused.items()))
     caption = "One threshold per use, on all trials"
     return section(title, paragraphs(*texts), table(columns, rows, caption, left=columns[:2]), refused)
@@ -203,10 +198,6 @@ def _measured(evaluation: Evaluation, use: str) -> list[tuple[str, PointResult]]
     """Return the error rates at a threshold, on held-out speakers and on each list of trials."""
     held_out = [] if evaluation.on_itself else [("held-out speakers", evaluation.thresholds.held_out[use])]
     return held_out + [(judged.name, judged.points[use]) for judged in evaluation.lists]
-
-
-def _score(score: float | None) -> str:
-    return "depends on duration" if score is None else f"{score:.4f}"
 
 
 def _accuracy(evaluation: Evaluation) -> Markdown:

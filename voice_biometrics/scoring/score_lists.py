@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.trial_lists import LABELS, first_line, read_fields, read_trials, utterance_id
+from voice_biometrics.common.trial_lists import LABELS, first_line, plain_path, read_fields, read_trials, utterance_id
 from voice_biometrics.scoring.scored_trials import ID_COLUMNS, trial_keys
 
 ADVICE = "a line that would do: 'anna/1.wav anna/2.wav 1 0.83', or the header enrol_id,test_id,target,score"
@@ -39,7 +39,7 @@ def read_score_list(path: Path) -> pd.DataFrame:
     if pd.isna(pd.to_numeric(first["score"], errors="coerce")) and first.get("target", "").lower() not in LABELS:
         scores = scores.iloc[1:].copy()  # a header
     for column in ID_COLUMNS:
-        scores[column] = scores[column].str.replace("\\", "/").str.removeprefix("./")
+        scores[column] = scores[column].map(plain_path)
     return scores
 
 

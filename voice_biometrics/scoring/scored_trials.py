@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.trial_lists import utterance_id
+from voice_biometrics.common.trial_lists import plain_path, utterance_id
 from voice_biometrics.metrics.bootstrap import SpeakerBootstrap
 from voice_biometrics.metrics.calibration import log_durations
 from voice_biometrics.metrics.error_rates import ErrorRates, error_rates
@@ -89,7 +89,7 @@ def named_like(scores: pd.DataFrame, utt_ids: pd.Index) -> pd.DataFrame:
     ids = {column: pd.unique(scores[column]) for column in ID_COLUMNS}
     if all(pd.Index(names).isin(utt_ids).all() for names in ids.values()):
         return scores
-    known = {column: {name: utterance_id(name, utt_ids) for name in names} for column, names in ids.items()}
+    known = {column: {name: utterance_id(plain_path(name), utt_ids) for name in names} for column, names in ids.items()}
     return scores.assign(**{column: scores[column].astype(object).map(names) for column, names in known.items()})
 
 

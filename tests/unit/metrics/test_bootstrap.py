@@ -215,16 +215,16 @@ def test_a_system_does_not_differ_from_itself_on_another_scale():
     assert (found.estimate, found.lower, found.upper, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("skewed", [False, True])
-def test_the_p_value_is_one_in_twenty_at_the_ends_of_the_interval(skewed):
-    rng = np.random.default_rng(0)
-    replicates = rng.normal(size=20_000)
-    replicates = np.exp(0.4 * replicates) if skewed else replicates
-    left_out = rng.exponential(size=30) if skewed else rng.normal(size=30)
-    spread = Spread.of(1.05 if skewed else 0.1, replicates, left_out, num_units=30)
-    lower, upper = spread.ends()
-    assert [spread.p_value_of(end) for end in (lower, upper)] == pytest.approx([0.05, 0.05], abs=0.004)
-    assert spread.p_value_of(spread.estimate) > 0.9 and spread.p_value_of(lower - 1.0) < 0.05
+def test_the_p_value_is_one_in_twenty_at_the_ends_of_the_interval():
+    for skewed in [False, True]:
+        rng = np.random.default_rng(0)
+        replicates = rng.normal(size=20_000)
+        replicates = np.exp(0.4 * replicates) if skewed else replicates
+        left_out = rng.exponential(size=30) if skewed else rng.normal(size=30)
+        spread = Spread.of(1.05 if skewed else 0.1, replicates, left_out, num_units=30)
+        lower, upper = spread.ends()
+        assert [spread.p_value_of(end) for end in (lower, upper)] == pytest.approx([0.05, 0.05], abs=0.004)
+        assert spread.p_value_of(spread.estimate) > 0.9 and spread.p_value_of(lower - 1.0) < 0.05
 
 
 def test_bca_of_a_symmetric_unbiased_spread_is_the_t_interval():
@@ -239,20 +239,20 @@ def test_two_speakers_give_a_wide_interval_rather_than_an_error():
     assert interval.lower <= interval.estimate <= interval.upper
 
 
-@pytest.mark.parametrize("change, named", [
-    ({"test_speaker": ["a", "b", "b", None]}, "no speaker on one side"),
-    ({"enrol_speaker": ["a", "b", "b", "b"]}, "a label that its speakers contradict"),
-    ({"is_target": [1, 1, 1, 1]}, "4 target and 0 non-target"),
-])  # fmt: skip
-def test_bad_trials_raise_and_name_the_item(change, named):
-    arguments = {
-        "is_target": [1, 1, 0, 0], "enrol_speaker": ["a", "b", "a", "b"], "test_speaker": ["a", "b", "b", "a"],
-    }  # fmt: skip
-    arrays = {name: np.array(value) for name, value in (arguments | change).items()}
-    with pytest.raises(ValueError, match=named):
-        SpeakerBootstrap(**arrays)
-    with pytest.raises(InputError, match="trial 1 .*nan"):
-        SpeakerBootstrap(*arguments.values(), num_replicates=2).intervals([0.1, np.nan, 0.2, 0.3], {"eer": Eer()})
+def test_bad_trials_raise_and_name_the_item():
+    for change, named in [
+        ({"test_speaker": ["a", "b", "b", None]}, "no speaker on one side"),
+        ({"enrol_speaker": ["a", "b", "b", "b"]}, "a label that its speakers contradict"),
+        ({"is_target": [1, 1, 1, 1]}, "4 target and 0 non-target"),
+    ]:  # fmt: skip
+        arguments = {
+            "is_target": [1, 1, 0, 0], "enrol_speaker": ["a", "b", "a", "b"], "test_speaker": ["a", "b", "b", "a"],
+        }  # fmt: skip
+        arrays = {name: np.array(value) for name, value in (arguments | change).items()}
+        with pytest.raises(ValueError, match=named):
+            SpeakerBootstrap(**arrays)
+        with pytest.raises(InputError, match="trial 1 .*nan"):
+            SpeakerBootstrap(*arguments.values(), num_replicates=2).intervals([0.1, np.nan, 0.2, 0.3], {"eer": Eer()})
 
 
 def test_draws_that_never_have_both_kinds_are_refused():

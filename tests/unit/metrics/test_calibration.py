@@ -32,29 +32,29 @@ def trials_of_speakers(seed=0, num_speakers=30):
     return 2.0 * rng.normal(size=enrol.size) + np.where(is_target, 6.0, -4.0) + shift, is_target, enrol, test
 
 
-@pytest.mark.parametrize("prior", [0.05, 0.5])
-def test_the_fit_recovers_a_known_affine_ratio(prior):
-    scores, is_target = cosine_like_trials()
-    calibration = fit_calibration(scores, is_target, prior)
-    assert calibration.slope == pytest.approx(0.5 / 0.0225, rel=0.06)
-    assert calibration.offset == pytest.approx(-0.35 * 0.5 / 0.0225, rel=0.06)
-    assert calibration.llrs([0.35]) == pytest.approx([0.0], abs=0.15)
-    assert (calibration.prior, calibration.num_target, calibration.num_nontarget) == (prior, 3000, 20_000)
+def test_the_fit_recovers_a_known_affine_ratio():
+    for prior in [0.05, 0.5]:
+        scores, is_target = cosine_like_trials()
+        calibration = fit_calibration(scores, is_target, prior)
+        assert calibration.slope == pytest.approx(0.5 / 0.0225, rel=0.06)
+        assert calibration.offset == pytest.approx(-0.35 * 0.5 / 0.0225, rel=0.06)
+        assert calibration.llrs([0.35]) == pytest.approx([0.0], abs=0.15)
+        assert (calibration.prior, calibration.num_target, calibration.num_nontarget) == (prior, 3000, 20_000)
 
 
-@pytest.mark.parametrize("prior", [0.02, 0.5, 0.9])
-def test_the_fit_is_that_of_scikit_learn_with_the_same_weights(prior):
-    scores, is_target = cosine_like_trials(num_target=200, num_nontarget=500)
-    quality = np.random.default_rng(1).normal(size=700) + is_target
-    calibration = fit_calibration(scores, is_target, prior, {"loudness": quality})
-    weight = np.where(is_target, prior / 200, (1.0 - prior) / 500) * 1e6
-    peer = LogisticRegression(C=np.inf, tol=1e-12, max_iter=500).fit(
-        np.stack([scores, quality], axis=1), is_target, sample_weight=weight
-    )
-    offset = peer.intercept_[0] - np.log(prior / (1.0 - prior))
-    assert calibration.slope == pytest.approx(peer.coef_[0, 0], rel=1e-4)
-    assert calibration.quality_slopes["loudness"] == pytest.approx(peer.coef_[0, 1], rel=1e-4)
-    assert calibration.offset == pytest.approx(offset, rel=1e-4)
+def test_the_fit_is_that_of_scikit_learn_with_the_same_weights():
+    for prior in [0.02, 0.5, 0.9]:
+        scores, is_target = cosine_like_trials(num_target=200, num_nontarget=500)
+        quality = np.random.default_rng(1).normal(size=700) + is_target
+        calibration = fit_calibration(scores, is_target, prior, {"loudness": quality})
+        weight = np.where(is_target, prior / 200, (1.0 - prior) / 500) * 1e6
+        peer = LogisticRegression(C=np.inf, tol=1e-12, max_iter=500).fit(
+            np.stack([scores, quality], axis=1), is_target, sample_weight=weight
+        )
+        offset = peer.intercept_[0] - np.log(prior / (1.0 - prior))
+        assert calibration.slope == pytest.approx(peer.coef_[0, 0], rel=1e-4)
+        assert calibration.quality_slopes["loudness"] == pytest.approx(peer.coef_[0, 1], rel=1e-4)
+        assert calibration.offset == pytest.approx(offset, rel=1e-4)
 
 
 def test_calibrated_scores_of_other_trials_tell_the_truth():
@@ -129,16 +129,16 @@ def test_separable_trials_are_fitted_with_slopes_held_down_and_a_free_offset():
     assert fit_calibration(*cosine_like_trials(num_target=50, num_nontarget=1000)).ridge == 0.0
 
 
-@pytest.mark.parametrize("scores, constants, named", [
-    ([0.0, 1.0, 2.0, 1.5], {}, "higher scores go with non-targets"),
-    ([1.0, 1.0, 1.0, 1.0], {}, "every trial has score 1.0"),
-    ([0.0, np.nan, 1.0, 2.0], {}, "trial 1 .*nan"),
-    ([0.0, 1.0, 0.5, 0.7], {"prior": 1.0}, "prior is 1.0"),
-    ([0.0, 1.0, 0.5, 0.7], {"quality": {"q": [1.0] * 4}}, "every trial has q 1.0"),
-])  # fmt: skip
-def test_bad_calibration_trials_are_named(scores, constants, named):
-    with pytest.raises(InputError, match=named):
-        fit_calibration(np.array(scores), np.array([1, 1, 0, 0]), **constants)
+def test_bad_calibration_trials_are_named():
+    for scores, constants, named in [
+        ([0.0, 1.0, 2.0, 1.5], {}, "higher scores go with non-targets"),
+        ([1.0, 1.0, 1.0, 1.0], {}, "every trial has score 1.0"),
+        ([0.0, np.nan, 1.0, 2.0], {}, "trial 1 .*nan"),
+        ([0.0, 1.0, 0.5, 0.7], {"prior": 1.0}, "prior is 1.0"),
+        ([0.0, 1.0, 0.5, 0.7], {"quality": {"q": [1.0] * 4}}, "every trial has q 1.0"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=named):
+            fit_calibration(np.array(scores), np.array([1, 1, 0, 0]), **constants)
 
 
 def test_ratios_without_the_quality_that_the_fit_used_are_refused():
@@ -148,12 +148,12 @@ def test_ratios_without_the_quality_that_the_fit_used_are_refused():
             calibration.llrs([1.0], quality)
 
 
-@pytest.mark.parametrize("enrol_s, test_s, named", [
-    ([1.0, 0.0], [1.0, 2.0], "trial 1 .*0.0 and 2.0 s"), ([1.0], [np.nan], "trial 0 .*nan"),
-])  # fmt: skip
-def test_durations_that_are_none_are_named(enrol_s, test_s, named):
-    with pytest.raises(InputError, match=named):
-        log_durations(enrol_s, test_s)
+def test_durations_that_are_none_are_named():
+    for enrol_s, test_s, named in [
+        ([1.0, 0.0], [1.0, 2.0], "trial 1 .*0.0 and 2.0 s"), ([1.0], [np.nan], "trial 0 .*nan"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=named):
+            log_durations(enrol_s, test_s)
 
 
 def cross_validated_llrs(scores, is_target, enrol, test, quality=None, *, seed):

@@ -65,34 +65,35 @@ def test_error_rates_of_tied_scores_share_one_operating_point():
     assert (rates.num_target, rates.num_nontarget) == (4, 2)
 
 
-@pytest.mark.parametrize("scores, is_target", RANDOM_TRIALS)
-def test_error_rates_agree_with_scikit_learn_and_with_counting(scores, is_target):
-    for labels in (is_target, ~is_target):  # the rarer kind is once the targets, once the others
-        rates = error_rates(scores, labels)
-        accepted = scores[None, :] >= rates.thresholds[:, None]
-        assert np.array_equal(rates.far, accepted[:, ~labels].mean(axis=1))
-        assert np.allclose(rates.frr, 1.0 - accepted[:, labels].mean(axis=1), atol=1e-15, rtol=0)
-        assert np.array_equal(rates.thresholds, [*sorted(set(scores)), np.inf])
-        far, frr, thresholds = det_curve(labels, scores)
-        ours = np.searchsorted(rates.thresholds, thresholds)
-        assert len(far) > 3 and np.array_equal(rates.thresholds[ours], thresholds)
-        assert np.abs(rates.far[ours] - far).max() < 1e-12
-        assert np.abs(rates.frr[ours] - frr).max() < 1e-12
+def test_error_rates_agree_with_scikit_learn_and_with_counting():
+    for scores, is_target in RANDOM_TRIALS:
+        for labels in (is_target, ~is_target):  # the rarer kind is once the targets, once the others
+            rates = error_rates(scores, labels)
+            accepted = scores[None, :] >= rates.thresholds[:, None]
+            assert np.array_equal(rates.far, accepted[:, ~labels].mean(axis=1))
+            assert np.allclose(rates.frr, 1.0 - accepted[:, labels].mean(axis=1), atol=1e-15, rtol=0)
+            assert np.array_equal(rates.thresholds, [*sorted(set(scores)), np.inf])
+            far, frr, thresholds = det_curve(labels, scores)
+            ours = np.searchsorted(rates.thresholds, thresholds)
+            assert len(far) > 3 and np.array_equal(rates.thresholds[ours], thresholds)
+            assert np.abs(rates.far[ours] - far).max() < 1e-12
+            assert np.abs(rates.frr[ours] - frr).max() < 1e-12
 
 
-@pytest.mark.parametrize("scores, is_target", RANDOM_TRIALS)
-def test_figures_do_not_change_with_trial_order_repetition_or_the_type_of_labels(scores, is_target):
-    def figures(scores, is_target):
-        rates = error_rates(scores, is_target)
-        return [rates.equal_error_rate()[0], rates.min_dcf(0.05)[0], rates.frr_at_far(0.1)[0]]
+def test_figures_do_not_change_with_trial_order_repetition_or_the_type_of_labels():
+    for scores, is_target in RANDOM_TRIALS:
 
-    shuffled = np.random.default_rng(0).permutation(scores.size)
-    for other in (
-        (scores[shuffled], is_target[shuffled]),
-        (np.tile(scores, 3), np.tile(is_target, 3)),
-        (scores, is_target.astype(int)),
-    ):
-        assert figures(*other) == pytest.approx(figures(scores, is_target), abs=1e-12)
+        def figures(scores, is_target):
+            rates = error_rates(scores, is_target)
+            return [rates.equal_error_rate()[0], rates.min_dcf(0.05)[0], rates.frr_at_far(0.1)[0]]
+
+        shuffled = np.random.default_rng(0).permutation(scores.size)
+        for other in (
+            (scores[shuffled], is_target[shuffled]),
+            (np.tile(scores, 3), np.tile(is_target, 3)),
+            (scores, is_target.astype(int)),
+        ):
+            assert figures(*other) == pytest.approx(figures(scores, is_target), abs=1e-12)
 
 
 RANKS = st.lists(st.integers(0, 9), min_size=1, max_size=30)
@@ -173,9 +174,8 @@ def test_columns_of_a_table_are_taken_as_they_are():
     assert equal_error_rate(table["score"], table["target"]) == (0.0, 0.8)
 
 
-@pytest.mark.parametrize(
-    "scores, is_target, named",
-    [
+def test_bad_trials_raise_and_name_the_item():
+    for scores, is_target, named in [
         ([0.1, np.nan, 0.3], [True, False, True], r"trial 1 .*nan"),
         ([0.1, 0.2, np.inf], [True, False, True], r"trial 2 .*inf"),
         ([0.1, 0.2], [True, False, True], r"\(2,\).*\(3,\)"),
@@ -186,20 +186,18 @@ def test_columns_of_a_table_are_taken_as_they_are():
         ([0.1, 0.2], [1, 2], "trial 1 .*label.*2"),
         ([0.1, 0.2], [np.nan, 1.0], "trial 0 .*label.*nan"),
         ([0.1, 0.2], ["1", "0"], "trial 0 .*label.*'1'"),
-    ],
-)
-def test_bad_trials_raise_and_name_the_item(scores, is_target, named):
-    with pytest.raises(InputError, match=named):
-        error_rates(np.array(scores), np.array(is_target))
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=named):
+            error_rates(np.array(scores), np.array(is_target))
 
 
-@pytest.mark.parametrize("constants, named", [
-    ({"p_target": 0.0}, "p_target is 0.0"), ({"p_target": np.nan}, "p_target is nan"),
-    ({"p_target": 0.5, "c_miss": 0.0}, "c_miss is 0"), ({"p_target": 0.5, "c_fa": np.inf}, "c_fa is inf"),
-])  # fmt: skip
-def test_bad_constants_raise_and_are_named(constants, named):
-    with pytest.raises(InputError, match=named):
-        error_rates(*as_trials([1.0], [0.0])).min_dcf(**constants)
+def test_bad_constants_raise_and_are_named():
+    for constants, named in [
+        ({"p_target": 0.0}, "p_target is 0.0"), ({"p_target": np.nan}, "p_target is nan"),
+        ({"p_target": 0.5, "c_miss": 0.0}, "c_miss is 0"), ({"p_target": 0.5, "c_fa": np.inf}, "c_fa is inf"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=named):
+            error_rates(*as_trials([1.0], [0.0])).min_dcf(**constants)
 
 
 def test_support_follows_the_rules_of_3_and_30():

@@ -88,27 +88,27 @@ def test_cllr_and_bayes_threshold_match_hand_computed_values():
     assert bayes_threshold(0.5, c_miss=10.0) == pytest.approx(-np.log(10.0), abs=1e-15)
 
 
-@pytest.mark.parametrize("llrs, is_target", RANDOM_TRIALS)
-def test_figures_agree_with_llreval_scikit_learn_and_scipy(llrs, is_target):
-    bins, peer = bins_of(llrs, is_target), PAV(llrs, is_target.astype(int))
-    peer_frr, peer_far = peer.rocch()
-    assert exact_eer(peer_far, peer_frr) == pytest.approx(bins.equal_error_rate(), abs=1e-9)
-    assert peer_cllr.min_cllr(peer) == pytest.approx(bins.min_cllr(), abs=1e-9)
-    assert peer_cllr.cllr(llrs[is_target], llrs[~is_target]) == pytest.approx(cllr(llrs, is_target), abs=1e-9)
-    log_odds = np.array([-4.59511985013459, -2.9444389791664403, 0.0, 1.0])  # p_target 0.01, 0.05, 0.5, 0.73
-    least = ROCCH(peer).Bayes_error_rate(log_odds)
-    for number, p_target in enumerate(1.0 / (1.0 + np.exp(-log_odds))):
-        expected = least[number] / min(p_target, 1.0 - p_target)
-        assert error_rates(llrs, is_target).min_dcf(p_target)[0] == pytest.approx(expected, abs=1e-9)
-    far, frr, _ = det_curve(is_target, llrs)
-    corners = np.stack([np.append(far, [1.0, 0.0, 1.0]), np.append(frr, [0.0, 1.0, 1.0])], axis=1)
-    corners = corners[np.unique(ConvexHull(corners).vertices)]
-    corners = corners[corners.sum(axis=1) < 2.0]  # without the corner that only closed the hull
-    assert exact_eer(*corners.T) == pytest.approx(bins.equal_error_rate(), abs=1e-9)
-    halves = np.where(is_target, 0.5 / is_target.sum(), 0.5 / (~is_target).sum())
-    pooled = IsotonicRegression().fit(llrs, is_target, sample_weight=halves).predict(llrs)
-    for posterior, ours in ((1.0 / (1.0 + np.exp(-llrs)), cllr(llrs, is_target)), (pooled, bins.min_cllr())):
-        assert log_loss(is_target, posterior, sample_weight=halves) / np.log(2.0) == pytest.approx(ours, abs=1e-9)
+def test_figures_agree_with_llreval_scikit_learn_and_scipy():
+    for llrs, is_target in RANDOM_TRIALS:
+        bins, peer = bins_of(llrs, is_target), PAV(llrs, is_target.astype(int))
+        peer_frr, peer_far = peer.rocch()
+        assert exact_eer(peer_far, peer_frr) == pytest.approx(bins.equal_error_rate(), abs=1e-9)
+        assert peer_cllr.min_cllr(peer) == pytest.approx(bins.min_cllr(), abs=1e-9)
+        assert peer_cllr.cllr(llrs[is_target], llrs[~is_target]) == pytest.approx(cllr(llrs, is_target), abs=1e-9)
+        log_odds = np.array([-4.59511985013459, -2.9444389791664403, 0.0, 1.0])  # p_target 0.01, 0.05, 0.5, 0.73
+        least = ROCCH(peer).Bayes_error_rate(log_odds)
+        for number, p_target in enumerate(1.0 / (1.0 + np.exp(-log_odds))):
+            expected = least[number] / min(p_target, 1.0 - p_target)
+            assert error_rates(llrs, is_target).min_dcf(p_target)[0] == pytest.approx(expected, abs=1e-9)
+        far, frr, _ = det_curve(is_target, llrs)
+        corners = np.stack([np.append(far, [1.0, 0.0, 1.0]), np.append(frr, [0.0, 1.0, 1.0])], axis=1)
+        corners = corners[np.unique(ConvexHull(corners).vertices)]
+        corners = corners[corners.sum(axis=1) < 2.0]  # without the corner that only closed the hull
+        assert exact_eer(*corners.T) == pytest.approx(bins.equal_error_rate(), abs=1e-9)
+        halves = np.where(is_target, 0.5 / is_target.sum(), 0.5 / (~is_target).sum())
+        pooled = IsotonicRegression().fit(llrs, is_target, sample_weight=halves).predict(llrs)
+        for posterior, ours in ((1.0 / (1.0 + np.exp(-llrs)), cllr(llrs, is_target)), (pooled, bins.min_cllr())):
+            assert log_loss(is_target, posterior, sample_weight=halves) / np.log(2.0) == pytest.approx(ours, abs=1e-9)
 
 
 @settings(max_examples=150, deadline=None)

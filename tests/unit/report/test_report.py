@@ -4,8 +4,6 @@ import base64
 import re
 from html.parser import HTMLParser
 
-import pytest
-
 from voice_biometrics.common.markdown import (
     Markdown,
     bullets,
@@ -67,14 +65,14 @@ def written(folder, text):
     return Page((folder / "report.html").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("nasty", NASTY)
-def test_text_from_data_stays_text_on_the_page(nasty, tmp_path):
-    page, plain = written(tmp_path, nasty), written(tmp_path, "plain")
-    assert [tag for tag, _ in page.elements if tag != "wbr"] == [tag for tag, _ in plain.elements if tag != "wbr"]
-    for tag in ("title", "h1", "em", "code"):
-        assert set(page.texts[tag]) == {nasty}
-    assert page.texts["h2"] == page.texts["a"] == [nasty, "Second"] and page.texts["td"] == [nasty, "1"]
-    assert page.of("img")[0]["alt"] == nasty
+def test_text_from_data_stays_text_on_the_page(tmp_path):
+    for nasty in NASTY:
+        page, plain = written(tmp_path, nasty), written(tmp_path, "plain")
+        assert [tag for tag, _ in page.elements if tag != "wbr"] == [tag for tag, _ in plain.elements if tag != "wbr"]
+        for tag in ("title", "h1", "em", "code"):
+            assert set(page.texts[tag]) == {nasty}
+        assert page.texts["h2"] == page.texts["a"] == [nasty, "Second"] and page.texts["td"] == [nasty, "1"]
+        assert page.of("img")[0]["alt"] == nasty
 
 
 def test_the_page_has_contents_and_pictures_and_refers_to_nothing_outside(tmp_path):

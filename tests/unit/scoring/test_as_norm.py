@@ -37,18 +37,20 @@ def random_trials(seed=0, num_utterances=12, num_cohort=40, dims=16):
     return rng.normal(size=(num_utterances, dims)), enrol_index, test_index, rng.normal(size=(num_cohort, dims))
 
 
-@pytest.mark.parametrize("top_k, scores_per_block", [(2, 1), (7, 100), (40, 2**24)])
-def test_as_norm_equals_the_definition_one_trial_at_a_time(top_k, scores_per_block, monkeypatch):
-    monkeypatch.setattr(score_normalisation, "SCORES_PER_BLOCK", scores_per_block)
-    embeddings, enrol_index, test_index, cohort = random_trials()
-    expected = [
-        as_norm_of_one_trial(embeddings[enrol], embeddings[test], cohort, top_k)
-        for enrol, test in zip(enrol_index, test_index, strict=True)
-    ]
-    exact = as_norm_scores(embeddings, enrol_index, test_index, cohort, top_k)
-    assert np.abs(exact / expected - 1.0).max() < 1e-10
-    single = as_norm_scores(embeddings.astype(np.float32), enrol_index, test_index, cohort.astype(np.float32), top_k)
-    assert np.abs(single / expected - 1.0).max() < 5e-3
+def test_as_norm_equals_the_definition_one_trial_at_a_time(monkeypatch):
+    for top_k, scores_per_block in [(2, 1), (7, 100), (40, 2**24)]:
+        monkeypatch.setattr(score_normalisation, "SCORES_PER_BLOCK", scores_per_block)
+        embeddings, enrol_index, test_index, cohort = random_trials()
+        expected = [
+            as_norm_of_one_trial(embeddings[enrol], embeddings[test], cohort, top_k)
+            for enrol, test in zip(enrol_index, test_index, strict=True)
+        ]
+        exact = as_norm_scores(embeddings, enrol_index, test_index, cohort, top_k)
+        assert np.abs(exact / expected - 1.0).max() < 1e-10
+        single = as_norm_scores(
+            embeddings.astype(np.float32), enrol_index, test_index, cohort.astype(np.float32), top_k
+        )
+        assert np.abs(single / expected - 1.0).max() < 5e-3
 
 
 def test_as_norm_matches_a_hand_computed_trial():
@@ -99,17 +101,17 @@ def test_a_cohort_smaller_than_top_k_is_refused():
             cohort_statistics(embeddings, cohort, top_k)
 
 
-@pytest.mark.parametrize("value, complaint", [(0.0, "all zero"), (np.nan, "not finite")])
-def test_a_bad_embedding_of_the_cohort_or_the_trials_is_named(value, complaint):
-    embeddings, _, _, cohort = random_trials()
-    cohort[3] = value
-    with pytest.raises(InputError, match=rf"row 3 .*{complaint}"):
-        cohort_statistics(embeddings, cohort, 5)
-    with pytest.raises(InputError, match=rf"row 3 .*{complaint}"):
-        average_by_group(cohort, ["a"] * 40)
-    if complaint == "not finite":
-        with pytest.raises(InputError, match="mean of the cohort"):
-            subtract_cohort_mean(embeddings, cohort)
+def test_a_bad_embedding_of_the_cohort_or_the_trials_is_named():
+    for value, complaint in [(0.0, "all zero"), (np.nan, "not finite")]:
+        embeddings, _, _, cohort = random_trials()
+        cohort[3] = value
+        with pytest.raises(InputError, match=rf"row 3 .*{complaint}"):
+            cohort_statistics(embeddings, cohort, 5)
+        with pytest.raises(InputError, match=rf"row 3 .*{complaint}"):
+            average_by_group(cohort, ["a"] * 40)
+        if complaint == "not finite":
+            with pytest.raises(InputError, match="mean of the cohort"):
+                subtract_cohort_mean(embeddings, cohort)
 
 
 def test_a_cohort_of_one_utterance_many_times_over_is_refused():

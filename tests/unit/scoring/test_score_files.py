@@ -79,19 +79,16 @@ def test_labels_may_be_numbers_or_words(tmp_path):
     assert [row[2:] for row in as_rows(read_scores(tmp_path / "s.csv"))] == [[1, 0.001], [0, 0.001]] * 4
 
 
-@pytest.mark.parametrize(
-    "enrol, target, score",
-    [
+def test_parquet_columns_may_have_any_fitting_type(tmp_path):
+    for enrol, target, score in [
         ([17, 18], [True, False], np.array([0.5, 0.25], np.float32)),
         (pd.Categorical(["17", "18"]), [1.0, 0.0], [0.5, 0.25]),
         (["17", "18"], ["target", "nontarget"], ["0.5", "0.25"]),
         (["17", "18"], pd.array([1, 0], "Int64"), pd.array([0.5, 0.25], "Float64")),
-    ],
-)
-def test_parquet_columns_may_have_any_fitting_type(tmp_path, enrol, target, score):
-    table = pd.DataFrame({"score": score, "target": target, "note": "x", "test_id": ["a", "b"], "enrol_id": enrol})
-    table.to_parquet(tmp_path / "s.parquet")
-    assert as_rows(read_scores(tmp_path / "s.parquet")) == [["17", "a", 1, 0.5], ["18", "b", 0, 0.25]]
+    ]:  # fmt: skip
+        table = pd.DataFrame({"score": score, "target": target, "note": "x", "test_id": ["a", "b"], "enrol_id": enrol})
+        table.to_parquet(tmp_path / "s.parquet")
+        assert as_rows(read_scores(tmp_path / "s.parquet")) == [["17", "a", 1, 0.5], ["18", "b", 0, 0.25]]
 
 
 def test_reading_in_small_blocks_makes_no_difference(tmp_path, monkeypatch):
@@ -171,21 +168,18 @@ def test_a_fault_of_a_score_file_is_named(tmp_path):
                 read_scores(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    "columns, found",
-    [
+def test_a_fault_of_a_parquet_file_is_named(tmp_path):
+    for columns, found in [
         ({"score": [0.5, np.nan]}, "row 2: .*finite number as score, found (None|nan)"),
         ({"score": ["0.5", "high"]}, "'high'"),
         ({"target": [1, None]}, "row 2: .*0 or 1 .*found (None|nan)"),
         ({"test_id": ["b", None]}, "row 2: .*utterance ID as test_id, found None"),
         ({"score": [pd.Timestamp(0), pd.Timestamp(1)]}, "expected Parquet with the columns"),
-    ],
-)
-def test_a_fault_of_a_parquet_file_is_named(tmp_path, columns, found):
-    sound = {"enrol_id": ["a", "a"], "test_id": ["b", "c"], "target": [1, 0], "score": [0.5, 0.1]}
-    pd.DataFrame(sound | columns).to_parquet(tmp_path / "s.parquet")
-    with pytest.raises(InputError, match=found):
-        read_scores(tmp_path / "s.parquet")
+    ]:  # fmt: skip
+        sound = {"enrol_id": ["a", "a"], "test_id": ["b", "c"], "target": [1, 0], "score": [0.5, 0.1]}
+        pd.DataFrame(sound | columns).to_parquet(tmp_path / "s.parquet")
+        with pytest.raises(InputError, match=found):
+            read_scores(tmp_path / "s.parquet")
 
 
 def test_a_file_that_is_not_what_its_name_says_is_told(tmp_path):
@@ -213,13 +207,12 @@ SAME_SCORES = {
 }
 
 
-@pytest.mark.parametrize("text", SAME_SCORES.values(), ids=SAME_SCORES)
-def test_scores_of_other_tools_are_read_whatever_the_order_of_their_columns(text, tmp_path):
-    (tmp_path / "scores.txt").write_text(text)
-    rows = as_rows(read_scores(tmp_path / "scores.txt"))
-    assert [[name.replace(".\\", "") for name in row[:2]] + row[2:] for row in rows] == [
-        ["a/1.wav", "b/1.wav", 1, 0.5], ["a/1.wav", "c/1.wav", 0, -0.25],
-    ]  # fmt: skip
+def test_scores_of_other_tools_are_read_whatever_the_order_of_their_columns(tmp_path):
+    for text in SAME_SCORES.values():
+        (tmp_path / "scores.txt").write_text(text)
+        assert as_rows(read_scores(tmp_path / "scores.txt")) == [
+            ["a/1.wav", "b/1.wav", 1, 0.5], ["a/1.wav", "c/1.wav", 0, -0.25],
+        ]  # fmt: skip
 
 
 def test_utterances_called_by_numbers_are_not_taken_for_scores(tmp_path):
@@ -227,18 +220,21 @@ def test_utterances_called_by_numbers_are_not_taken_for_scores(tmp_path):
     assert as_rows(read_scores(tmp_path / "s.txt")) == [["1001", "1002", 1, 0.5], ["1001", "1003", 0, -0.25]]
 
 
-@pytest.mark.parametrize(("scores", "trials"), [
-    ("a/1.wav c/1.wav -0.25\na/1.wav b/1.wav 0.5\n", "a/1.wav b/1.wav target\na/1.wav c/1.wav nontarget\n"),  # Kaldi's
-    ("-0.25 a/1.wav c/1.wav\n0.5 a/1.wav b/1.wav\n", "1 a/1.wav b/1.wav\n0 a/1.wav c/1.wav\n"),  # VoxSRC's
-    ("/x/y/a/1.wav /x/y/c/1.wav -0.25\n/x/y/a/1.wav /x/y/b/1.wav 0.5\n", "1 a/1.wav b/1.wav\n0 a/1.wav c/1.wav\n"),
-    ("a/1 c/1 -0.25\na/1 b/1 0.5\na/1 b/1 0.5\n", "1 /x/a/1.wav /x/b/1.wav\n0 /x/a/1.wav /x/c/1.wav\n"),
-    ("enrol_id,test_id,score\na/1.wav,c/1.wav,-0.25\na/1.wav,b/1.wav,0.5\n",
-     "enrol_id,test_id,target\na/1.wav,b/1.wav,1\na/1.wav,c/1.wav,0\n"),
-])  # fmt: skip
-def test_labels_in_another_file_are_joined_by_pair(scores, trials, tmp_path):
-    (tmp_path / "s.txt").write_text(scores)
-    (tmp_path / "t.txt").write_text(trials)
-    assert [row[2:] for row in as_rows(read_scores(tmp_path / "s.txt", tmp_path / "t.txt"))] == [[1, 0.5], [0, -0.25]]
+def test_labels_in_another_file_are_joined_by_pair(tmp_path):
+    for scores, trials in [  # Kaldi's, VoxSRC's, with absolute paths on one side, without suffix, with headers
+        ("a/1.wav c/1.wav -0.25\na/1.wav b/1.wav 0.5\n", "a/1.wav b/1.wav target\na/1.wav c/1.wav nontarget\n"),
+        ("-0.25 a/1.wav c/1.wav\n0.5 a/1.wav b/1.wav\n", "1 a/1.wav b/1.wav\n0 a/1.wav c/1.wav\n"),
+        ("/x/y/a/1.wav /x/y/c/1.wav -0.25\n/x/y/a/1.wav /x/y/b/1.wav 0.5\n", "1 a/1.wav b/1.wav\n0 a/1.wav c/1.wav\n"),
+        ("a/1 c/1 -0.25\na/1 b/1 0.5\na/1 b/1 0.5\n", "1 /x/a/1.wav /x/b/1.wav\n0 /x/a/1.wav /x/c/1.wav\n"),
+        ("enrol_id,test_id,score\na/1.wav,c/1.wav,-0.25\na/1.wav,b/1.wav,0.5\n",
+         "enrol_id,test_id,target\na/1.wav,b/1.wav,1\na/1.wav,c/1.wav,0\n"),
+    ]:  # fmt: skip
+        (tmp_path / "s.txt").write_text(scores)
+        (tmp_path / "t.txt").write_text(trials)
+        assert [row[2:] for row in as_rows(read_scores(tmp_path / "s.txt", tmp_path / "t.txt"))] == [
+            [1, 0.5],
+            [0, -0.25],
+        ]
 
 
 def test_pairs_of_one_file_only_and_pairs_scored_twice_are_named(tmp_path):
@@ -255,19 +251,19 @@ def test_pairs_of_one_file_only_and_pairs_scored_twice_are_named(tmp_path):
             read_scores(tmp_path / "s.txt", trials)
 
 
-@pytest.mark.parametrize("lowest", [-9999.0, 1e9])
-def test_a_score_far_from_all_others_is_named_by_its_line(lowest, tmp_path):
-    rng = np.random.default_rng(0)
-    pairs = {"enrol_id": [f"a{n}" for n in range(400)], "test_id": "b", "target": np.arange(400) % 2}
-    scores = pd.DataFrame(pairs).assign(score=rng.normal(size=400) + 2.0 * (np.arange(400) % 2))
-    write_scores(scores, tmp_path / "s.csv")
-    assert len(read_scores(tmp_path / "s.csv")) == 400
-    scores.loc[[20, 31], "score"] = lowest
-    write_scores(scores, tmp_path / "s.csv")
-    with pytest.raises(
-        InputError, match=rf"line 22: score {re.escape(format(lowest, 'g'))} is far from all others .*2 such"
-    ):
-        read_scores(tmp_path / "s.csv")
+def test_a_score_far_from_all_others_is_named_by_its_line(tmp_path):
+    for lowest in [-9999.0, 1e9]:
+        rng = np.random.default_rng(0)
+        pairs = {"enrol_id": [f"a{n}" for n in range(400)], "test_id": "b", "target": np.arange(400) % 2}
+        scores = pd.DataFrame(pairs).assign(score=rng.normal(size=400) + 2.0 * (np.arange(400) % 2))
+        write_scores(scores, tmp_path / "s.csv")
+        assert len(read_scores(tmp_path / "s.csv")) == 400
+        scores.loc[[20, 31], "score"] = lowest
+        write_scores(scores, tmp_path / "s.csv")
+        with pytest.raises(
+            InputError, match=rf"line 22: score {re.escape(format(lowest, 'g'))} is far from all others .*2 such"
+        ):
+            read_scores(tmp_path / "s.csv")
 
 
 def test_a_single_target_far_above_the_rest_is_no_fault(tmp_path):
