@@ -4,6 +4,7 @@
     model/model.json            what ``backend-local.js`` decides by (below)
     model/<fingerprint>.onnx    the embedder; its name differs between models, so that caches cannot mix them
     model/MODEL_CARD.md         use, data, licence, results, limits
+    model/silero_vad.onnx       finds the speech in a recording; with its licence
     onnxruntime-web/            ONNX Runtime for browsers, one wasm thread, with its licence
 
 ``model.json``, from ``calibration.json``: ``info`` (``Info`` of ``page/backend.js``), ``onnx`` (name of the file),
@@ -30,6 +31,7 @@ from typing import Any
 import onnxruntime
 
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.inference import speech_activity
 from voice_biometrics.inference.cli import Output, recognizer_of
 from voice_biometrics.inference.model_folder import CARD_NAME
 from voice_biometrics.inference.recognizer import Recognizer
@@ -47,6 +49,7 @@ RUNTIME_FILES = {  # in the package -> in the folder; every static server knows 
     "package/dist/ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
 }
 LICENCES = ("LICENSE", "ThirdPartyNotices.txt")  # the npm package has none; the wheel of the same project has
+SPEECH_ACTIVITY = ("silero_vad.onnx", "silero_vad.LICENSE")
 SERVER_ONLY = {"main.js", "main-local.js", "backend-http.js"}
 HEAD = "<head>"
 
@@ -107,6 +110,8 @@ def _write_model(folder: Path, recognizer: Recognizer) -> None:
     (folder / onnx).write_bytes(model.onnx[entry.file])
     (folder / "model.json").write_text(json.dumps(model_json(recognizer, onnx)), encoding="utf-8")
     shutil.copyfile(model.path / CARD_NAME, folder / CARD_NAME)
+    for name in SPEECH_ACTIVITY:
+        shutil.copyfile(Path(speech_activity.__file__).with_name(name), folder / name)
 
 
 def model_json(recognizer: Recognizer, onnx: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import { text } from "node:stream/consumers";
 import { pathToFileURL } from "node:url";
 
 const folder = pathToFileURL(`${resolve(process.argv[2])}/`);
-const [{ LocalBackend }, { MemoryStore }, { embedderOf }] = await Promise.all(
+const [{ LocalBackend }, { MemoryStore }, { detectorOf, embedderOf }] = await Promise.all(
   ["backend-local.js", "voice-store.js", "browser.js"].map((name) => import(new URL(name, folder))),
 );
 const runtime = await import(pathToFileURL(process.argv[3]));
@@ -32,7 +32,8 @@ function argument(value) {
 async function load() {
   const model = JSON.parse(await readFile(new URL("model/model.json", folder), "utf8"));
   const embed = await embedderOf(runtime, await readFile(new URL(`model/${model.onnx}`, folder)));
-  return { model, embed, store: new MemoryStore(), decode: async (file) => decoded.get(file) };
+  const detect = await detectorOf(runtime, await readFile(new URL("model/silero_vad.onnx", folder)));
+  return { model, embed, detect, store: new MemoryStore(), decode: async (file) => decoded.get(file) };
 }
 
 const backend = new LocalBackend(load);

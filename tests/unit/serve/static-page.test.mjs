@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 const page = new URL("../../../voice_biometrics/serve/page/", import.meta.url);
 const { checkedName, disagreeing, llrOf, pointsFor, scoreOf, unit } = await import(`${page}decisions.js`);
-const { bandDrop, mixDown, rateOf, recordingOf, repeatTo, speechDuration } = await import(`${page}recording.js`);
+const { SPEECH_FRAME, bandDrop, holdDifferentSounds, isLowStrong, mixDown, rateOf, recordingOf, repeatTo, speechFrames } = await import(`${page}recording.js`);
 const { LocalBackend } = await import(`${page}backend-local.js`);
 const { MemoryStore, openStore } = await import(`${page}voice-store.js`);
 const { encodeWav } = await import(`${page}voice.js`);
@@ -39,9 +39,12 @@ function speech(seconds, amplitude = 0.3) {
 const VOICES = { 0.2: ANNA, 0.3: BERT, 0.4: CARL };
 const said = (amplitude, seconds = 2) => new Blob([encodeWav(speech(seconds, amplitude), RATE)]);
 
+/** All frames hold speech. */
+const detect = async (frames) => new Float32Array(frames.length / SPEECH_FRAME).fill(1);
+
 function backendWith(store = new MemoryStore(), model = MODEL) {
-  const embed = async (samples) => VOICES[Math.max(...samples).toFixed(1)].map((value) => 3 * value);
-  return new LocalBackend(async () => ({ model, store, embed, decode: async () => ({ channels: [speech(2)], rate: RATE }) }));
+  const embed = async (samples) => [...VOICES[Math.max(...samples).toFixed(1)], samples.length / RATE / 10].map((value) => 3 * value);
+  return new LocalBackend(async () => ({ model, store, embed, detect, decode: async () => ({ channels: [speech(2)], rate: RATE }) }));
 }
 
 async function enrolled(...names) {
@@ -111,28 +114,47 @@ test("channels are averaged, and of channels that cancel each other the loudest 
   assert.deepEqual(mixDown([Float32Array.of(1, 0), Float32Array.of(0.5, 0.5)]), Float32Array.of(0.75, 0.25));
 });
 
-test("pauses are not speech, and a telephone has nothing above 4 kHz", () => {
-  const spoken = speech(2);
-  spoken.fill(0, RATE);
-  assert.equal(speechDuration(spoken, RATE), 1);
+test("a telephone has nothing above 4 kHz", () => {
   assert.equal(Math.round(bandDrop(speech(1), RATE)), 19); // 0.9 at 300 Hz over 0.1 at 6 kHz
 });
 
-test("unusable recordings are refused, doubtful ones remarked on", () => {
+test("frames of 512 samples begin with the 64 before them, and end with zeros", () => {
+  const frames = speechFrames(Float32Array.from({ length: 600 }, (_, i) => i + 1));
+  assert.equal(frames.length, 2 * SPEECH_FRAME);
+  assert.deepEqual([63, 64, 575, 576, 640, 727, 728].map((place) => frames[place]), [0, 1, 512, 449, 513, 600, 0]);
+});
+
+test("an offset or rumble of 20 % of the voice is strong, of 1 % is not", () => {
+  for (const hertz of [0, 25]) {
+    const withLow = (height) => speech(1.3).map((sample, i) => sample + height * Math.cos((2 * Math.PI * hertz * i) / RATE));
+    assert.deepEqual([0.003, 0.06].map((height) => isLowStrong(withLow(height), RATE)), [false, true], `${hertz} Hz`);
+  }
+});
+
+test("two people on two channels are different sounds, one person is not, whatever the level", () => {
+  const turns = (turn) => speech(4).map((sample, i) => (Math.floor(i / RATE) % 2 === turn ? sample : 0));
+  assert.equal(holdDifferentSounds([turns(0), turns(1)], RATE), true);
+  assert.equal(holdDifferentSounds([turns(0), turns(0).map((sample) => 0.1 * sample)], RATE), false);
+  assert.equal(holdDifferentSounds([turns(0)], RATE), false);
+});
+
+test("unusable recordings are refused, doubtful ones remarked on", async () => {
   const limits = { ...MODEL.info, ...MODEL.limits };
-  const read = (samples, rate = RATE) => recordingOf({ channels: [samples], rate }, "a.wav", limits);
-  const fault = (samples, words, rate) => assert.throws(() => read(samples, rate), { kind: "input", message: new RegExp(`^a.wav: .*${words}`) });
-  fault(new Float32Array(0), "no samples");
-  fault(new Float32Array(RATE).fill(0.1), "silence");
-  fault(speech(1).fill(NaN, 5, 6), "not finite|finite samples");
-  fault(speech(61), "at most 60 s, found 61 s");
-  fault(speech(0.3), "found 0.30 s");
-  fault(speech(1), "4,000 to 384,000 Hz, found 3,000", 3000);
-  assert.deepEqual(read(speech(2)).warnings, []);
-  assert.match(read(speech(1)).warnings.join(), /^a.wav: only 1.0 s of speech/);
-  assert.match(read(speech(2, 0.001)).warnings.join(), /very quiet: the loud parts reach -64 dB/);
-  assert.match(read(speech(2).map((value) => Math.max(-0.1, Math.min(0.1, value)))).warnings.join(), /clipped: \d+ % of/);
-  assert.match(read(speech(2), 8000).warnings.join(), /recorded at 8,000 Hz: the model was trained on 16,000 Hz/);
+  const read = (samples, rate = RATE) => recordingOf({ channels: [samples], rate }, "a.wav", limits, detect);
+  const fault = (samples, words, rate) => assert.rejects(read(samples, rate), { kind: "input", message: new RegExp(`^a.wav: .*${words}`) });
+  const remarks = async (...recording) => (await read(...recording)).warnings.join();
+  await fault(new Float32Array(0), "no samples");
+  await fault(new Float32Array(RATE).fill(0.1), "silence");
+  await fault(speech(1).fill(NaN, 5, 6), "finite samples");
+  await fault(speech(61), "at most 60 s, found 61 s");
+  await fault(speech(0.3), "found 0.30 s: too little");
+  await fault(speech(0.1), "found 0.10 s: no speech found");
+  await fault(speech(1), "4,000 to 384,000 Hz, found 3,000", 3000);
+  assert.equal(await remarks(speech(2)), "");
+  assert.match(await remarks(speech(1)), /^a.wav: only 1.0 s of speech/);
+  assert.match(await remarks(speech(2, 0.001)), /very quiet: the loud parts reach -64 dB/);
+  assert.match(await remarks(speech(2).map((value) => Math.max(-0.1, Math.min(0.1, value)))), /clipped: \d+ % of/);
+  assert.match(await remarks(speech(2), 8000), /recorded at 8,000 Hz: the model was trained on 16,000 Hz/);
 });
 
 test("short speech is repeated", () => {
@@ -141,23 +163,34 @@ test("short speech is repeated", () => {
 
 test("a voice is accepted, another rejected, and nobody found among others", async () => {
   const backend = await enrolled("anna", "bert");
-  const accepted = await backend.verify("anna", said(0.2));
-  assert.deepEqual([accepted.decision, accepted.name, accepted.llr.toFixed(3)], ["accepted", "anna", "5.000"]);
+  const accepted = await backend.verify("anna", said(0.2, 2.5));
+  assert.deepEqual([accepted.decision, accepted.name, accepted.llr.toFixed(1)], ["accepted", "anna", "5.0"]);
+  assert.deepEqual(accepted.warnings, []);
   assert.equal((await backend.verify("anna", said(0.3))).decision, "rejected");
   assert.equal((await backend.identify(said(0.3))).name, "bert");
   const nobody = await backend.identify(said(0.4));
   assert.deepEqual([nobody.decision, nobody.name, nobody.candidates.length], ["rejected", null, 2]);
-  assert.equal((await backend.compare(said(0.2), said(0.2))).decision, "accepted");
+  assert.equal((await backend.compare(said(0.2), said(0.2, 3))).decision, "accepted");
 });
 
 test("recordings of two speakers are enrolled only on request", async () => {
   const backend = await enrolled();
-  const recordings = [said(0.2), said(0.3), said(0.2)];
+  const recordings = [said(0.2), said(0.3), said(0.2, 3)];
   await assert.rejects(backend.enrol("anna", recordings), { kind: "another_speaker", recordings: [1] });
   assert.deepEqual(await backend.list(), []);
   const { num_recordings, warnings } = await backend.enrol("anna", recordings, true);
   assert.equal(num_recordings, 3);
   assert.deepEqual(warnings, ["recording 2: sounds like another speaker"]);
+});
+
+test("copies count once, and a recording that is compared with itself is a doubt", async () => {
+  const backend = await enrolled();
+  const done = await backend.enrol("anna", [said(0.2), said(0.2)]);
+  assert.deepEqual([done.num_recordings, done.speech_s], [1, 2]);
+  assert.deepEqual(done.warnings, ["recording 2: the same recording again; counted once"]);
+  for (const answer of [backend.verify("anna", said(0.2)), backend.identify(said(0.2)), backend.compare(said(0.2), said(0.2))]) {
+    assert.match((await answer).warnings.join(), /the very recording that it is compared with/);
+  }
 });
 
 test("voices are listed, forgotten, and never replaced", async () => {

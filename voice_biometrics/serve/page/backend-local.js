@@ -5,19 +5,20 @@
  *
  * - `model`: the content of `model/model.json`.
  * - `embed`: samples at the model's rate to a promise of the embedding.
+ * - `detect`: frames of `speechFrames` to a promise of their probabilities of speech.
  * - `decode`: a File to a promise of `{channels, rate}`.
  * - `store`: voices by name, with the methods of `VoiceStore` in voice-store.js.
  */
 
 import { BackendError } from "./backend.js";
-import { checkedName, disagreeing, llrOf, mean, pointsFor, scoreOf, unit } from "./decisions.js";
+import { checkedName, disagreeing, holds, llrOf, mean, pointsFor, scoreOf, unit } from "./decisions.js";
 import { recordingOf, repeatTo } from "./recording.js";
 import { decodeWav } from "./voice.js";
 
 const NUM_CANDIDATES = 3;
 
 export class LocalBackend {
-  /** @param {() => Promise<Object>} load  Returns the four; called when they are first needed, again if it failed. */
+  /** @param {() => Promise<Object>} load  Returns the five; called when they are first needed, again if it failed. */
   constructor(load) {
     this.load = load;
   }
@@ -36,7 +37,10 @@ export class LocalBackend {
   async enrol(name, recordings, keepAll = false) {
     checkedName(name);
     const read = await this.#readAll(recordings.map((recording, place) => [recording, `recording ${place + 1}`]));
-    const odd = disagreeing(this.model, read.map(({ embedding }) => embedding));
+    const isCopy = read.map((one, place) => read.slice(0, place).some((earlier) => holds(earlier, one.embedding)));
+    const kept = [...read.keys()].filter((place) => !isCopy[place]);
+    const embeddings = kept.map((place) => read[place].embedding);
+    const odd = disagreeing(this.model, embeddings).map((place) => kept[place]);
     if (odd.length && !keepAll) {
       const names = odd.map((place) => read[place].name).join(", ");
       throw new BackendError("another_speaker", `${names}: sounds like another speaker; nothing was enrolled, record it again`, odd);
@@ -44,35 +48,39 @@ export class LocalBackend {
     const voice = {
       name,
       fingerprint: this.model.info.model.fingerprint,
-      num_recordings: read.length,
-      speech_s: read.reduce((total, { speechS }) => total + speechS, 0),
-      embedding: mean(read.map(({ embedding }) => embedding)),
+      num_recordings: kept.length,
+      speech_s: kept.reduce((total, place) => total + read[place].speechS, 0),
+      embedding: mean(embeddings),
     };
     await this.store.add(voice);
-    const warnings = odd.map((place) => `${read[place].name}: sounds like another speaker`);
-    return { name, num_recordings: voice.num_recordings, speech_s: voice.speech_s, warnings: [...warnings, ...warningsOf(read)] };
+    const warnings = [
+      ...odd.map((place) => `${read[place].name}: sounds like another speaker`),
+      ...read.filter((_, place) => isCopy[place]).map((one) => `${one.name}: the same recording again; counted once`),
+      ...warningsOf(read),
+    ];
+    return { name, num_recordings: voice.num_recordings, speech_s: voice.speech_s, warnings };
   }
 
   async verify(name, recording) {
     const voice = this.#ofThisModel(await this.store.get(checkedName(name)));
     const read = await this.#readAll([[recording, "the recording"]]);
-    return this.#verdict(name, llrOf(this.model, scoreOf(voice.embedding, read[0].embedding)), read);
+    return this.#verdict(name, voice, read);
   }
 
   async identify(recording) {
     const voices = (await this.store.all()).map((voice) => this.#ofThisModel(voice));
     if (!voices.length) throw new BackendError("input", "no voice is enrolled; enrol one first");
     const read = await this.#readAll([[recording, "the recording"]]);
-    const llrs = voices.map(({ name, embedding }) => ({ name, llr: llrOf(this.model, scoreOf(embedding, read[0].embedding)) }));
-    const candidates = llrs.sort((a, b) => b.llr - a.llr).slice(0, NUM_CANDIDATES);
-    const [best] = candidates;
-    const verdict = this.#verdict(best.name, best.llr, read, voices.length);
-    return { ...verdict, name: verdict.decision === "accepted" ? best.name : null, candidates };
+    const llrs = new Map(voices.map((voice) => [voice, this.#llr(voice, read[0])]));
+    const best = voices.sort((a, b) => llrs.get(b) - llrs.get(a)).slice(0, NUM_CANDIDATES);
+    const verdict = this.#verdict(best[0].name, best[0], read, voices.length);
+    const candidates = best.map((voice) => ({ name: voice.name, llr: llrs.get(voice) }));
+    return { ...verdict, name: verdict.decision === "accepted" ? verdict.name : null, candidates };
   }
 
   async compare(a, b) {
     const read = await this.#readAll([a, b].map((recording) => [recording, recording.name ?? "the recording"]));
-    return this.#verdict(null, llrOf(this.model, scoreOf(read[0].embedding, read[1].embedding)), read);
+    return this.#verdict(null, read[0], read);
   }
 
   async forget(name) {
@@ -95,18 +103,25 @@ export class LocalBackend {
     const read = [];
     for (const [blob, name] of sources) {
       const audio = blob instanceof File ? await this.decode(blob) : mono(decodeWav(await blob.arrayBuffer()));
-      const recording = recordingOf(audio, name, { ...this.model.info, ...this.model.limits });
+      const recording = await recordingOf(audio, name, { ...this.model.info, ...this.model.limits }, this.detect);
       const samples = repeatTo(recording.samples, Math.round(this.model.limits.min_duration_s * this.model.info.sample_rate));
-      read.push({ ...recording, embedding: unit(await this.embed(samples)) });
+      read.push({ ...recording, num_recordings: 1, embedding: unit(await this.embed(samples)) });
     }
     return read;
   }
 
-  #verdict(name, llr, read, numVoices = 1) {
+  /** Decide if a voice, enrolled or of one recording, is that of the last recording that was read. */
+  #verdict(name, voice, read, numVoices = 1) {
     const { use } = this.model.info;
-    const points = pointsFor(this.model, numVoices);
+    const [points, llr, test] = [pointsFor(this.model, numVoices), this.#llr(voice, read.at(-1)), read.at(-1)];
     const decision = llr >= points.find((point) => point.use === use).threshold ? "accepted" : "rejected";
-    return { decision, name, llr, use, points, candidates: [], warnings: warningsOf(read) };
+    const warnings = warningsOf(read);
+    if (holds(voice, test.embedding)) warnings.push(`${test.name}: the very recording that it is compared with, as in a replay`);
+    return { decision, name, llr, use, points, candidates: [], warnings };
+  }
+
+  #llr(voice, recording) {
+    return llrOf(this.model, scoreOf(voice.embedding, recording.embedding));
   }
 
   #ofThisModel(voice) {

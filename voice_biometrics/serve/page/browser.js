@@ -1,7 +1,7 @@
 /** What the page without a server takes from the browser: model and ONNX Runtime by `fetch`, and decoded audio. */
 
 import { BackendError } from "./backend.js";
-import { rateOf } from "./recording.js";
+import { SPEECH_FRAME, rateOf } from "./recording.js";
 import { openStore } from "./voice-store.js";
 
 const USUAL_RATE_HZ = 48_000; // to decode files whose header does not tell
@@ -11,12 +11,13 @@ const MAX_FILE_BYTES = 16 * 2 ** 20; // compressed, 16 MiB are a quarter of an h
 export async function load() {
   try {
     const model = await (await fetched("model/model.json")).json();
-    const [runtime, weights, store] = await Promise.all([
+    const [runtime, weights, detector, store] = await Promise.all([
       import("./onnxruntime-web/ort.wasm.bundle.min.js"),
-      fetched(`model/${model.onnx}`).then((response) => response.arrayBuffer()),
+      ...[model.onnx, "silero_vad.onnx"].map(async (name) => (await fetched(`model/${name}`)).arrayBuffer()),
       openStore(globalThis.indexedDB),
     ]);
-    return { model, store, embed: await embedderOf(runtime, weights), decode: decodeFile };
+    const [embed, detect] = [await embedderOf(runtime, weights), await detectorOf(runtime, detector)];
+    return { model, store, embed, detect, decode: decodeFile };
   } catch (error) {
     const advice = "Reload the page; if that does not help, write it again with “python verify.py page”.";
     throw new BackendError("unreachable", `The model could not be loaded (${error.message}). ${advice}`);
@@ -30,12 +31,26 @@ export async function load() {
  * @param {ArrayBuffer} weights  An ONNX file.
  */
 export async function embedderOf(runtime, weights) {
-  runtime.env.wasm.numThreads = 1; // more need SharedArrayBuffer, and with it headers that few servers send
-  const session = await runtime.InferenceSession.create(weights, { executionProviders: ["wasm"] });
+  const session = await sessionOf(runtime, weights);
   return async (samples) => {
     const waveform = new runtime.Tensor("float32", samples, [1, samples.length]);
     return (await session.run({ waveform })).embedding.data;
   };
+}
+
+/** Return the function from frames of `speechFrames` to their probabilities of speech, with Silero VAD. */
+export async function detectorOf(runtime, weights) {
+  const session = await sessionOf(runtime, weights);
+  const state = () => new runtime.Tensor("float32", new Float32Array(128), [1, 1, 128]);
+  return async (frames) => {
+    const input = new runtime.Tensor("float32", frames, [frames.length / SPEECH_FRAME, SPEECH_FRAME]);
+    return (await session.run({ input, h: state(), c: state() })).speech_probs.data;
+  };
+}
+
+function sessionOf(runtime, weights) {
+  runtime.env.wasm.numThreads = 1; // more need SharedArrayBuffer, and with it headers that few servers send
+  return runtime.InferenceSession.create(weights, { executionProviders: ["wasm"] });
 }
 
 /** Decode a file with the browser's decoders, at its own rate, so that the voice is resampled as in Python. */

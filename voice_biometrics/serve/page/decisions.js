@@ -8,6 +8,7 @@
 import { BackendError } from "./backend.js";
 
 const MAX_NAME = 100; // characters
+const SAME_RECORDING = 1e-3; // between two embeddings of length 1
 const ERRORS_FOR_30_PER_CENT = 30;
 
 /** Return a valid name of a voice; BackendError for one that could not be displayed or typed. */
@@ -57,6 +58,12 @@ export function disagreeing(model, embeddings) {
   const majority = mean(embeddings.filter((_, place) => agree[place]));
   const fits = embeddings.map((one) => llrOf(model, scoreOf(majority, one)) >= 0);
   return [...embeddings.keys()].filter((place) => !(agree[place] || fits[place]));
+}
+
+/** Tell if one of the recordings of a voice has this embedding; of three or more, their mean does not tell. */
+export function holds({ num_recordings, embedding }, other) {
+  const rest = norm(embedding.map((value, dim) => num_recordings * value - other[dim]));
+  return num_recordings <= 2 && Math.abs(rest - (num_recordings - 1)) < SAME_RECORDING;
 }
 
 /** Return the operating points of all uses, for one recording against `numVoices` enrolled voices. */

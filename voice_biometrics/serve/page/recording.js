@@ -5,9 +5,8 @@
  */
 
 import { BackendError } from "./backend.js";
-import { clippedShare, frameLevels, loudLevel, resample } from "./voice.js";
+import { clippedShare, frameLevels, levelOf, loudLevel, resample } from "./voice.js";
 
-const SPEECH_RANGE_DB = 30;
 const MAX_CLIPPED_SHARE = 0.0003;
 const MAX_BAND_DROP_DB = 59;
 const MIN_LEVEL_DB = -50;
@@ -15,13 +14,17 @@ const [SPEECH_BAND_HZ, UPPER_BAND_HZ] = [[200, 3400], [4500, 7500]];
 const MAX_CHANNELS = 16;
 const [MIN_RATE_HZ, MAX_RATE_HZ] = [4_000, 384_000];
 const SILENCE = 2 ** -15; // the smallest step of 16-bit audio
+const [LOW_HZ, MAX_LOW_DB, SLOW_RATE_HZ] = [40, -17, 800]; // energy below the voice, found at a low rate
+const [SOUND_FRAME_S, SOUND_RANGE_DB, SAME_SOUND] = [0.1, 40, 0.6]; // levels of two channels, and their correlation
+const [SPEECH_RATE_HZ, FRAME, CONTEXT, IS_SPEECH, LEVEL] = [16_000, 512, 64, 0.5, 0.1]; // as in speech_activity.py
+export const SPEECH_FRAME = CONTEXT + FRAME; // samples
 const CANCELLING = 0.1; // channels whose mean has less than this fraction of their RMS are not averaged
 
 /**
  * @typedef {Object} Recording
  * @property {string} name  In messages.
  * @property {Float32Array} samples  At the model's rate.
- * @property {number} speechS  Without pauses, seconds.
+ * @property {number} speechS  Duration of the speech in it, seconds.
  * @property {string[]} warnings  Reasons why an answer about it is less reliable.
  */
 
@@ -31,9 +34,10 @@ const CANCELLING = 0.1; // channels whose mean has less than this fraction of th
  * @param {{channels: Float32Array[], rate: number}} audio
  * @param {string} name
  * @param {import("./backend.js").Info & {measured_from_s: number}} limits  `measured_from_s`: shortest of the held-out recordings.
- * @returns {Recording}
+ * @param {(frames: Float32Array) => Promise<Float32Array>} detect  Frames of speechFrames to their probabilities of speech.
+ * @returns {Promise<Recording>}
  */
-export function recordingOf({ channels, rate }, name, limits) {
+export async function recordingOf({ channels, rate }, name, limits, detect) {
   const refuse = (fault) => {
     throw new BackendError("input", `${name}: ${fault}`);
   };
@@ -50,12 +54,10 @@ export function recordingOf({ channels, rate }, name, limits) {
   if (!mono.every(Number.isFinite)) refuse("expected finite samples, found NaN or infinite ones; record it again");
   if (spread(mono) <= 2 * SILENCE) refuse("expected speech, found silence; check the microphone and record it again");
   const samples = resample(mono, rate, limits.sample_rate);
-  const speechS = speechDuration(samples, limits.sample_rate);
+  const speechS = await speechDuration(samples, limits.sample_rate, detect);
   if (speechS < limits.min_speech_s) {
-    refuse(
-      `expected ${limits.min_speech_s} s of speech or more, found ${speechS.toFixed(2)} s: too little to tell speakers ` +
-        "apart; record a sentence",
-    );
+    const why = speechS < limits.min_speech_s / 2 ? "no speech found" : "too little to tell speakers apart";
+    refuse(`expected ${limits.min_speech_s} s of speech or more, found ${speechS.toFixed(2)} s: ${why}; record a sentence`);
   }
   const warnings = [...remarksOnSound(samples, limits.sample_rate), ...remarksOnFile(channels, rate, limits.sample_rate)];
   if (speechS < limits.sure_speech_s || durationS < limits.measured_from_s) {
@@ -78,11 +80,61 @@ export function mixDown(channels) {
   return power(mono) < CANCELLING ** 2 * loudest ? channels[powers.indexOf(loudest)] : mono;
 }
 
-/** Return the duration without pauses, seconds; steady noise counts as speech. */
-export function speechDuration(samples, rate) {
-  const levels = frameLevels(samples, rate);
-  const floor = loudLevel(levels) - SPEECH_RANGE_DB;
-  return ((levels.filter((level) => level > floor).length / levels.length) * samples.length) / rate;
+async function speechDuration(samples, rate, detect) {
+  const gain = LEVEL / Math.max(10 ** (loudLevel(frameLevels(samples, rate)) / 20), 1e-9);
+  const heard = resample(samples, rate, SPEECH_RATE_HZ).map((sample) => sample * gain);
+  const probabilities = await detect(speechFrames(heard));
+  const numSpeech = probabilities.filter((probability) => probability > IS_SPEECH).length;
+  return Math.min(numSpeech * FRAME, heard.length) / SPEECH_RATE_HZ;
+}
+
+/** Return the frames of the voice activity detector, one after the other: 512 samples, each with the 64 before them. */
+export function speechFrames(samples) {
+  const frames = new Float32Array(Math.ceil(samples.length / FRAME) * SPEECH_FRAME);
+  for (let start = 0, filled = 0; start < samples.length; start += FRAME, filled += SPEECH_FRAME) {
+    const first = Math.max(0, start - CONTEXT);
+    frames.set(samples.subarray(first, start + FRAME), filled + first - (start - CONTEXT));
+  }
+  return frames;
+}
+
+/** Tell if energy below the voice (an offset, rumble) is strong enough to change decisions. */
+export function isLowStrong(samples, rate) {
+  const slow = resample(samples, rate, SLOW_RATE_HZ);
+  const scale = (samples.length / slow.length) ** 2;
+  const numBins = Math.ceil((LOW_HZ * slow.length) / SLOW_RATE_HZ);
+  const energies = Array.from({ length: numBins }, (_, bin) => scale * binEnergy(slow, bin));
+  const low = energies.reduce((sum, energy) => sum + energy, 0);
+  const all = (samples.length ** 2 * power(samples) + energies[0]) / 2; // one side of the spectrum (Parseval)
+  return low > (all - low) * 10 ** (MAX_LOW_DB / 10);
+}
+
+/** Return the energy of a bin of the discrete Fourier transform. Source: Goertzel 1958. */
+function binEnergy(samples, bin) {
+  const twice = 2 * Math.cos((2 * Math.PI * bin) / samples.length);
+  let [last, before] = [0, 0];
+  for (const sample of samples) [last, before] = [sample + twice * last - before, last];
+  return last * last + before * before - twice * last * before;
+}
+
+/** Tell if the two loudest channels hold different sounds, such as two people: their levels do not rise and fall together. */
+export function holdDifferentSounds(channels, rate) {
+  const length = Math.max(1, Math.round(SOUND_FRAME_S * rate));
+  const numFrames = Math.floor(channels[0].length / length);
+  if (numFrames < 10 || channels.length < 2) return false;
+  const levels = channels.map((channel) =>
+    Array.from({ length: numFrames }, (_, frame) => levelOf(channel.subarray(frame * length, (frame + 1) * length))),
+  );
+  const loudest = levels.toSorted((a, b) => Math.max(...b) - Math.max(...a)).slice(0, 2);
+  const floor = Math.max(...loudest[0]) - SOUND_RANGE_DB;
+  const [first, second] = loudest.map((one) => {
+    const floored = one.map((level) => Math.max(level, floor));
+    const average = floored.reduce((sum, level) => sum + level, 0) / numFrames;
+    return floored.map((level) => level - average);
+  });
+  const dot = (a, b) => a.reduce((sum, value, frame) => sum + value * b[frame], 0);
+  const deviation = Math.sqrt(dot(first, first) * dot(second, second));
+  return deviation > 0 && dot(first, second) < SAME_SOUND * deviation;
 }
 
 /** Return the energy of the telephone band over that above 4.5 kHz, decibels. */
@@ -108,11 +160,17 @@ function remarksOnSound(samples, rate) {
   if (rate / 2 >= UPPER_BAND_HZ[1] && bandDrop(samples, rate) > MAX_BAND_DROP_DB) {
     remarks.push("narrow band: nothing above 4 kHz, as on a telephone; the model was trained on wide-band speech");
   }
+  if (isLowStrong(samples, rate)) {
+    remarks.push("strong energy below the voice (an offset or rumble): use a high-pass filter or another microphone");
+  }
   return remarks;
 }
 
 function remarksOnFile(channels, fileRate, rate) {
   const remarks = [];
+  if (holdDifferentSounds(channels, fileRate)) {
+    remarks.push("different sounds on its channels, such as two people: choose one with --channel");
+  }
   const clipped = Math.max(...channels.map(clippedShare));
   if (clipped > MAX_CLIPPED_SHARE) {
     const share = Number((100 * clipped).toPrecision(2));
