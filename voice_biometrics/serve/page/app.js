@@ -95,7 +95,7 @@ function digitsCard(task, action, decide, result) {
     result.replaceChildren();
     const recorder = createRecorder({
       info: page.info,
-      action,
+      action: () => action,
       reviews: () => page.listens,
       onStart: () => result.replaceChildren(),
       onDone: async ({ wav }) => {
@@ -175,9 +175,12 @@ function enrolPanel() {
     holder.replaceChildren(
       createRecorder({
         info: page.info,
-        action: isLast ? "Enrol voice" : "Next sentence",
+        action: () => (problems.has(step) ? null : isLast ? "Enrol voice" : "Next sentence"),
         recording: recordings[step],
-        onStart: () => problems.delete(step),
+        onStart: () => {
+          problems.delete(step);
+          messages.replaceChildren();
+        },
         onDone: async (recording) => {
           recordings[step] = recording;
           const name = checkedName();
@@ -210,21 +213,9 @@ function enrolPanel() {
       error.recordings.forEach((place) => problems.add(place));
       show(first);
       const which = error.recordings.map((place) => place + 1).join(" and ");
-      const several = error.recordings.length > 1;
-      messages.replaceChildren(
-        alertBox(
-          several
-            ? `Recordings ${which} sound like different speakers. Nothing was enrolled.`
-            : `Recording ${which} sounds like somebody else than the others. Nothing was enrolled.`,
-          button("primary", `Record ${first + 1} again`, () => {
-            messages.replaceChildren();
-            recordings[first] = null;
-            show(first);
-            holder.querySelector("button").focus();
-          }),
-          button("quiet", "Enrol anyway", () => enrol(name, true).catch((fault) => messages.replaceChildren(alertBox(fault.message)))),
-        ),
-      );
+      const fault = error.recordings.length > 1 ? `Recordings ${which} sound like different speakers.` : `Recording ${which} sounds like somebody else than the others.`;
+      const enrolAnyway = () => enrol(name, true).catch((refused) => messages.replaceChildren(alertBox(refused.message)));
+      messages.replaceChildren(alertBox(`${fault} Nothing was enrolled: record again.`, button("quiet", "Enrol anyway", enrolAnyway)));
     }
   }
 

@@ -2,13 +2,14 @@
 
 import { alertBox, announce, button, element, icon, svg } from "./dom.js";
 import {
-  Microphone, adviceWhileSpeaking, checkRecording, encodeWav, frameLevels, levelOf, meterHeight, seconds,
+  Microphone, adviceWhileSpeaking, checkRecording, encodeWav, frameLevels, levelOf, loudLevel, meterHeight, seconds,
   speechSeconds, waveform,
 } from "./voice.js";
 
 const NUM_BARS = 72;
 const GOAL_S = 3; // of speech: the ring around the button is full
 const MAX_S = 30;
+const DRAW_MS = 60;
 const RING = 2 * Math.PI * 46;
 
 /**
@@ -16,7 +17,7 @@ const RING = 2 * Math.PI * 46;
  *
  * @param {Object} options
  * @param {import("./backend.js").Info} options.info
- * @param {string} options.action  Label of the button that hands the recording over.
+ * @param {() => string|null} options.action  Label of the button that hands the recording over; null: it cannot be.
  * @param {(recording: {wav: Blob, samples: Float32Array}) => Promise<void>} options.onDone  May throw; the message is shown.
  * @param {() => boolean} [options.reviews]  False: hand over as soon as the speaker stops.
  * @param {() => void} [options.onStart]  A recording begins.
@@ -27,6 +28,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   let microphone = null;
   let levels = [];
   let heights = [];
+  let drawn = 0; // when, milliseconds
 
   function show(state, ...children) {
     root.dataset.state = state;
@@ -71,19 +73,25 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     }
     levels.push(...frameLevels(block, rate));
     root.dataset.frames = levels.length; // for tests
-    const level = levelOf(block);
-    heights.push(meterHeight(level) ** 1.7); // quiet and loud parts look different
+    heights.push(meterHeight(levelOf(block)) ** 1.7); // quiet and loud parts look different
+    if (heights.length * block.length > MAX_S * rate) stop();
+    else if (performance.now() - drawn > DRAW_MS) draw();
+  }
+
+  /** Draw what was heard last; less often than it is heard, which is 47 times a second. */
+  function draw() {
+    drawn = performance.now();
+    const level = Math.max(-60, Math.round(loudLevel(levels.slice(-5)))); // of 0.1 s
     fill(root.querySelector(".bars"), heights.slice(-NUM_BARS));
     const meter = root.querySelector(".meter");
-    meter.setAttribute("aria-valuenow", Math.round(Math.max(-60, level)));
+    meter.setAttribute("aria-valuenow", level);
     meter.firstChild.style.width = `${100 * meterHeight(level)}%`;
     const speech = speechSeconds(levels);
     root.querySelector(".ring-filled").setAttribute("stroke-dashoffset", RING * (1 - Math.min(1, speech / GOAL_S)));
+    root.querySelector(".hint").textContent = `Speak now · ${seconds(speech)} of speech`;
     const advice = adviceWhileSpeaking(levels);
     const shown = root.querySelector(".advice");
     if (shown.textContent !== advice) shown.textContent = advice;
-    root.querySelector(".hint").textContent = `Speak now · ${seconds(speech)} of speech`;
-    if (heights.length * block.length > MAX_S * rate) stop();
   }
 
   function cancel() {
@@ -105,9 +113,10 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   function review(problem = null) {
     const { samples, clipped, wav } = recording;
     const { speechSeconds: speech, level, checks } = checkRecording(samples, info.sample_rate, info, clipped);
-    const isUsable = !checks.some((check) => check.isFatal);
+    const label = action();
+    const isUsable = label && !checks.some((check) => check.isFatal);
     const again = button("quiet", [icon("again"), "Record again"], start);
-    const use = button("primary", action, handOver);
+    const use = button("primary", label ?? "", handOver);
     show(
       "review",
       bars(waveform(samples, NUM_BARS)),
