@@ -1,6 +1,7 @@
 """The model card: intended use, training data, results, limits, and the commands that reproduce the model."""
 
 import hashlib
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun
 from voice_biometrics.experiment.hparams import as_yaml, hparams_files, keys_that_affect, merged_tree, plain_settings
 from voice_biometrics.export.calibration import Measured
 from voice_biometrics.export.quantise import SCHEME
-from voice_biometrics.inference.model_folder import ONNX_NAMES
+from voice_biometrics.inference.model_folder import CALIBRATION_NAME, ONNX_NAMES
 from voice_biometrics.metrics.bootstrap import Interval
 from voice_biometrics.metrics.formatting import NONE, number, per_cent
 from voice_biometrics.metrics.operating_points import in_words
@@ -131,6 +132,8 @@ def _training(run: TrainedRun) -> Markdown:
         f"{training['duration'].sum() / 3600:.1f} hours; epoch {run.checkpoint.meta.get('epoch', NONE)} of "
         f"{run.settings['number_of_epochs']}, seed {run.settings['seed']}",
     ]
+    if origin := origin_of(run):
+        lines.append(f"started from {origin}")
     for corpus in (name.strip() for name in run.settings["corpus"].split(",")):
         content, licence, caveat = CORPORA[corpus]
         lines.append(f"data: {corpus}: {content}. Licence: {licence}. {caveat}".rstrip())
@@ -138,6 +141,18 @@ def _training(run: TrainedRun) -> Markdown:
         lines.append(f"teacher: {teacher}. Its embeddings of the training utterances were targets. {TEACHER_CAVEAT}")
     lines.append("licence of the model: Apache-2.0, subject to the licences of the data")
     return bullets(map(Markdown, lines))
+
+
+def origin_of(run: TrainedRun) -> str:
+    """Return the network that a run started from (``pretrained``), empty for random weights."""
+    folder = run.settings["pretrained"]
+    if not folder:
+        return ""
+    description = Path(folder, CALIBRATION_NAME)
+    if not description.is_file():
+        return f"the network in `{folder}`"
+    model = json.loads(description.read_text(encoding="utf-8"))
+    return f"the network of {model['name']} {model['version']}, which was trained before"
 
 
 def teacher_of(run: TrainedRun) -> str:

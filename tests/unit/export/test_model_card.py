@@ -10,7 +10,7 @@ from data_prep.settings import CORPORA as KNOWN
 from tests.conftest import write_speakers
 from tests.run_folders import write_run_folder
 from voice_biometrics.evaluation.trained_run import TrainedRun
-from voice_biometrics.export.model_card import CORPORA, left_out, teacher_of, training_command
+from voice_biometrics.export.model_card import CORPORA, left_out, origin_of, teacher_of, training_command
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,14 @@ from voice_biometrics.export.model_card import CORPORA, left_out, teacher_of, tr
 )
 def test_scoring_that_only_the_evaluation_has_is_named(asked, named):
     assert re.findall("`[^`]*: [^`]*`", left_out(SimpleNamespace(settings=asked))) == named
+
+
+def test_the_network_that_a_run_started_from_is_named(tmp_path):
+    assert origin_of(SimpleNamespace(settings={"pretrained": ""})) == ""
+    run = SimpleNamespace(settings={"pretrained": str(tmp_path)})
+    assert str(tmp_path) in origin_of(run)
+    (tmp_path / "calibration.json").write_text('{"name": "small", "version": "1.5"}')
+    assert "small 1.5" in origin_of(run)
 
 
 def test_every_corpus_has_its_licence():
