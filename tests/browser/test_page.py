@@ -135,7 +135,8 @@ def test_faults_of_a_recording_are_told_before_it_is_sent(toy):
     for samples, told, is_usable in cases:
         page.speak(samples, 48000 if told == "Too loud" else SAMPLE_RATE)  # the device's own rate leaves the corners
         page.record(2.0)
-        assert told in page.one(".recorder .alert").text
+        page.one(".recorder .alert")
+        assert told in page.text()
         labels = [button.text for button in page.all(".recorder button")]
         assert ("Next sentence" in labels) == is_usable and "Play" in labels and "Record again" in labels
 
