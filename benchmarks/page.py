@@ -3,13 +3,15 @@
 Chromium records 3 s of real speech (``../shared/corpora/librispeech_excerpt``, or the file of --audio) from a
 microphone that plays it, and stops; the time ends with the frame that shows the verdict. It includes resampling to
 16 kHz, the checks, WAV and base64, HTTP on this machine, decoding, embedding, scoring and drawing. The second row is
-the HTTP request alone. Prints a table; needs Chromium, its driver and Selenium.
+the HTTP request alone, and the third the server's processor time for it, which other jobs on the machine hardly change.
+Prints a table; needs Chromium, its driver and Selenium.
 """
 
 import argparse
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -56,7 +58,9 @@ def main() -> None:
         server = subprocess.Popen([*command, "--model", str(options.model)], stdout=subprocess.PIPE, text=True)
         try:
             url = server.stdout.readline().split()[1]
+            started_s = processor_s(server.pid)
             requests_ms = time_requests(url, spoken, options.repeats)
+            used_ms = 1000 * (processor_s(server.pid) - started_s) / (options.repeats + 1)
             with chromium(capture) as page:
                 page.speak(spoken)
                 page.driver.get(url)
@@ -68,6 +72,7 @@ def main() -> None:
     print("|---|---|---|---|")
     print(f"| page: stop speaking to the answer | {words(page_ms)} | {LIMIT} |")
     print(f"| the request alone | {words(requests_ms)} | |")
+    print(f"| the request alone, processor time of the server | | {used_ms:.0f} ms (mean) | |")
 
 
 def parse_options() -> argparse.Namespace:
@@ -111,6 +116,12 @@ def time_requests(url: str, samples: np.ndarray, repeats: int) -> list[float]:
         assert connection.getresponse().status == 200
         times_ms.append(1000 * (time.perf_counter() - start))
     return times_ms[1:]
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor time of a process so far, seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def words(times_ms: list[float]) -> str:

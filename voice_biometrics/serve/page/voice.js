@@ -293,7 +293,7 @@ export function checkRecording(samples, rate, limits, clipped = clippedShare(sam
   const speech = speechSeconds(levels);
   const checks = [];
   const add = (kind, isFatal, message) => checks.push({ kind, isFatal, message });
-  if (level < SILENT_DB) {
+  if (!levels.some((one) => one >= SILENT_DB)) {
     add("silent", true, "No sound was recorded. Check that the right microphone is chosen and not muted.");
     return { speechSeconds: 0, level, checks };
   }
