@@ -45,10 +45,14 @@ def need_folder(folder: Path, expected: str) -> Path:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield ``<path>, line <number>`` and the text of each line that is not blank; InputError for a missing file."""
+    """Yield ``<path>, line <number>`` and the text of each line that is not blank; InputError for no text."""
     if not path.is_file():
         raise InputError(f"{path}: missing; copy it there from the released archive, or check --data_folder")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected text in UTF-8, found other bytes ({error}); convert it") from error
+    for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield f"{path}, line {number}", line
 

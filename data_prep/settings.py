@@ -1,6 +1,7 @@
 """Settings of data preparation: everything that determines the manifests of a run."""
 
 import importlib
+import math
 from dataclasses import asdict, dataclass, fields
 
 from data_prep.corpus import Corpus
@@ -25,6 +26,15 @@ class Settings:
     split_seed: int = 1986
     check_audio: bool = False
     channel: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("valid_speakers", "test_speakers", "train_speakers"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not math.isfinite(value):
+                raise InputError(f"{name} {value}: expected a fraction or a number of speakers")
+        for name in ("split_seed", "channel"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} {getattr(self, name)}: expected 0 or more")
 
     @classmethod
     def from_hparams(cls, hparams: dict) -> "Settings":
@@ -62,7 +72,7 @@ class Settings:
             amounts = [float(item) for item in self.valid_speakers.split(",")]
         except ValueError:
             amounts = []
-        if len(amounts) != len(labels) or self.valid_corpus:
+        if len(amounts) != len(labels) or self.valid_corpus or not all(map(math.isfinite, amounts)):
             raise InputError(
                 f"valid_speakers {self.valid_speakers!r}: expected one number, or one for each of {', '.join(labels)} "
                 "and no valid_corpus"

@@ -13,7 +13,7 @@ other format of ``voice_biometrics.common.trial_lists``. Without a list, the tri
 
 from pathlib import Path
 
-from data_prep.corpus import Corpus, need_folder, utterances_by_speaker_folder
+from data_prep.corpus import Corpus, Utterance, need_folder, utterances_by_speaker_folder
 from voice_biometrics.common.errors import InputError
 
 TRIAL_FILES = ("target.csv", "trials.csv")
@@ -28,8 +28,8 @@ def find_utterances(data_folder: Path, trial_list: str) -> Corpus:
     train_folder, test_folder = _part(data_folder, "train"), _part(data_folder, "test")
     if train_folder is None and test_folder is not None:
         raise InputError(f"{data_folder}: found {test_folder.name} but no folder whose name ends in 'train'; add it")
-    _check_depth(train_folder or data_folder)
     train = utterances_by_speaker_folder(data_folder, train_folder or data_folder)
+    _check_depth(train_folder or data_folder, train)
     if test_folder is None:
         if trial_list:
             raise InputError(f"trial_list {trial_list}: {data_folder} has no test folder (a name that ends in 'test')")
@@ -64,10 +64,12 @@ def _trial_file(data_folder: Path, test_folder: Path, trial_list: str) -> Path |
     return None
 
 
-def _check_depth(folder: Path) -> None:
-    """Raise InputError if ``folder`` contains a single folder that contains the speaker folders."""
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if len(entries) == 1 and entries[0].is_dir():
-        inner = [entry for entry in entries[0].iterdir() if not entry.name.startswith(".")]
-        if len(inner) > 1 and all(entry.is_dir() for entry in inner):
-            raise InputError(f"{folder}: found one speaker, {entries[0].name}; use --data_folder {entries[0]}")
+def _check_depth(folder: Path, train: list[Utterance]) -> None:
+    """Raise InputError if all files are below one folder that contains the speaker folders."""
+    parts = [utterance.utt_id.split("/") for utterance in train]
+    depth = 0
+    while min(map(len, parts)) > depth + 2 and len({part[depth] for part in parts}) == 1:
+        depth += 1
+    if depth:
+        found, inner = parts[0][0], folder.joinpath(*parts[0][:depth])
+        raise InputError(f"{folder}: found one speaker, {found}; expected several: use --data_folder {inner}")

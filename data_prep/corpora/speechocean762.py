@@ -39,6 +39,10 @@ def _read_part(data_folder: Path, part: str) -> list[Utterance]:
             raise InputError(f"{folder / 'utt2spk'}: no speaker for utterance {utt_id} of wav.scp; add its line")
         if not (data_folder / path).is_file():
             raise InputError(f"{folder / 'wav.scp'}: {path} of utterance {utt_id} not found in {data_folder}")
+        if Path(path).is_absolute():  # as Kaldi's own scripts write
+            if not Path(path).is_relative_to(data_folder.absolute()):
+                raise InputError(f"{folder / 'wav.scp'}: {path} of utterance {utt_id} is not below {data_folder}")
+            path = Path(path).relative_to(data_folder.absolute()).as_posix()
         metadata = {"gender": gender_of.get(spk_id, ""), "age": age_of.get(spk_id, "")}
         utterances.append(Utterance(utt_id, spk_id, path, metadata))
     return utterances

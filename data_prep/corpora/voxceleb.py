@@ -85,7 +85,10 @@ def _read_metadata(data_folder: Path) -> dict[str, dict[str, str]]:
     path = data_folder / "vox1_meta.csv"
     if not path.is_file():
         return {}
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).rename(columns=str.strip)
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).rename(columns=str.strip)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a tab-separated table in UTF-8: {str(error).strip()}") from error
     missing = {"VoxCeleb1 ID", "Gender", "Nationality"} - set(table.columns)
     if missing:
         raise InputError(f"{path}: expected the columns {sorted(missing)}, found {list(table.columns)}")

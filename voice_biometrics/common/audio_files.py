@@ -130,12 +130,18 @@ def list_audio(folder: Path) -> list[str]:
     """Return the audio files below ``folder``, relative to it, sorted.
 
     Hidden files and folders are skipped, and so are links to folders that are below ``folder`` or contain it: each
-    folder counts once. Skipped folders and recordings in other formats are logged. Raises InputError without any audio.
+    folder counts once. Skipped folders, dangling links and recordings in other formats are logged. Raises InputError
+    without any audio.
     """
-    paths, foreign, skipped = [], [], []
+    paths, foreign, skipped, dangling, seen = [], [], [], [], set()
     root = folder.resolve()
     for parent, folders, files in os.walk(folder, followlinks=True):
         below = "" if Path(parent) == folder else Path(parent).relative_to(folder).as_posix() + "/"
+        if (place := Path(parent).resolve()) in seen:  # two links to one folder, or a link from there to itself
+            skipped.append(below.rstrip("/"))
+            folders.clear()
+            continue
+        seen.add(place)
         left_out = {name for name in folders if name.startswith(".") or _is_link_inside(Path(parent, name), root)}
         skipped += [below + name for name in sorted(left_out)]
         folders[:] = sorted(set(folders) - left_out)
@@ -147,10 +153,14 @@ def list_audio(folder: Path) -> list[str]:
                 paths.append(below + name)
             elif suffix in FOREIGN_SUFFIXES:
                 foreign.append(below + name)
+            elif not os.path.exists(os.path.join(parent, name)):
+                dangling.append(below + name)
     if not paths:
         raise InputError(_no_audio(folder, foreign))
     if skipped:
         logger.warning("%s: hidden or linked folders skipped: %s", folder, shortened(skipped))
+    if dangling:
+        logger.warning("%s: links to files or folders that do not exist: %s", folder, shortened(dangling))
     if foreign:
         logger.warning(
             "%s: %d files are in formats that are not read, such as %s; %s", folder, len(foreign), foreign[0], CONVERT

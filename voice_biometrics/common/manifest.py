@@ -6,6 +6,7 @@ seconds, ``wav`` beginning with ``$data_root`` (``$data_root.<corpus>`` if corpo
 file. Rows are sorted by ``ID``, so two runs write identical files.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -98,7 +99,21 @@ def _checked(manifest: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.D
     except ValueError as error:
         raise InputError(f"{path}: expected numbers as duration, start and stop: {error}") from error
     check_unique_ids(manifest, str(path))
+    _check_numbers(manifest, path)
     return manifest
+
+
+def _check_numbers(manifest: pd.DataFrame, path: Path) -> None:
+    """Raise InputError naming the first utterance that is empty or that ends before it begins."""
+    if not NUMBERS.keys() <= set(manifest.columns):
+        return
+    is_sound = manifest["duration"].between(0, math.inf, "neither") & (manifest["start"] >= 0)
+    wrong = manifest[~(is_sound & (manifest["start"] < manifest["stop"]))]
+    if len(wrong):
+        utt_id, *numbers = wrong.iloc[0][["ID", *NUMBERS]]
+        raise InputError(
+            f"{path}: {utt_id}: expected a duration above 0 and 0 <= start < stop, found {', '.join(map(str, numbers))}"
+        )
 
 
 def check_unique_ids(manifest: pd.DataFrame, name: str) -> None:

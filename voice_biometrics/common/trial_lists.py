@@ -11,6 +11,7 @@ Gzipped files (``.gz``), Windows line endings and paths, and a byte-order mark a
 
 import gzip
 import logging
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from voice_biometrics.common.files import written_whole
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error)  # EOFError: a gzipped file without its end
 COLUMNS = ["enrol_id", "test_id", "target"]
 LABELS = dict.fromkeys(("1", "1.0", "target", "tgt", "genuine", "true"), 1)
 LABELS |= dict.fromkeys(("0", "0.0", "nontarget", "non-target", "imp", "impostor", "false"), 0)
@@ -96,7 +98,7 @@ def first_line(path: Path) -> str:
     try:
         with _open_text(path) as lines:
             line = next(lines, "")
-    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: expected a trial list in UTF-8 text, found other bytes ({error})") from error
     if not line.strip():
         raise InputError(f"{path}: expected a trial in the first line, found nothing")
@@ -124,7 +126,7 @@ def read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
                 skip_blank_lines=False,  # the index counts lines
                 skipinitialspace=True,
             ).fillna("")
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, *UNREADABLE) as error:
         raise InputError(f"{path}: expected lines of {', '.join(order)}: {str(error).strip()}") from error
     fields.index += 1
     return fields[fields.ne("").any(axis=1)]
@@ -187,6 +189,8 @@ def make_trials(utterances: pd.DataFrame, max_trials: int | None, seed: int) -> 
     ``utterances`` has the columns ``ID`` and ``spk_id``. Pairs are unordered, of two different utterances, and sorted.
     Raises InputError without target or without non-target pairs.
     """
+    if max_trials is not None and max_trials < 2:
+        raise InputError(f"max_trials {max_trials}: expected at least 2, a target and a non-target trial")
     ids = utterances["ID"].to_numpy()
     speakers = pd.factorize(utterances["spk_id"])[0]
     num_pairs = ids.size * (ids.size - 1) // 2

@@ -104,13 +104,17 @@ def recording_from_samples(
 
     Arguments
     ---------
-    channels : (samples,) or (samples, channels) float in [-1, 1], at ``file_rate`` Hz. channel : as ``read_recording``.
+    channels : (samples,) or (samples, channels) float in [-1, 1], or signed integers, at ``file_rate`` Hz.
+    channel : as ``read_recording``.
 
     Raises
     ------
     InputError : as ``read_recording``.
     """
-    channels = np.asarray(channels, np.float32)
+    channels = np.asarray(channels)
+    if channels.dtype.kind == "i":  # as the module wave and many recorders give them
+        channels = channels / -float(np.iinfo(channels.dtype).min)
+    channels = channels.astype(np.float32)
     channels = channels[:, None] if channels.ndim == 1 else channels
     _check_bounds(*channels.shape, file_rate, name)
     if channel < 0 or channel > channels.shape[1] > 1:

@@ -79,6 +79,8 @@ def compact(options: argparse.Namespace) -> Output:
 def export_voices(options: argparse.Namespace) -> Output:
     """Write all voices as JSON lines, or as Parquet for a vector index."""
     voices = _store(options).items()
+    if Path(options.file).exists() and os.path.samefile(options.file, options.store):
+        raise InputError(f"{options.file}: is the store itself; give another file for the export")
     if options.file == STANDARD:
         print(f"wrote {counted(write_voices(voices, sys.stdout.buffer), 'voice')}", file=sys.stderr)
         return Output("", None)

@@ -81,7 +81,11 @@ class Recognizer:
         return self._verdict(None, *map(self._template, read), read)
 
     def enrol(
-        self, name: str, recordings: Sequence[RecordingSource], add: bool = False, keep_disagreeing: bool = True
+        self,
+        name: str,
+        recordings: Sequence[RecordingSource] | str | Path,
+        add: bool = False,
+        keep_disagreeing: bool = True,
     ) -> Enrolment:
         """Enrol a voice from one or more recordings; with ``add``, add them to those of an enrolled voice.
 
@@ -89,7 +93,8 @@ class Recognizer:
         than the others is reported in the result, not left out; without ``keep_disagreeing`` nothing is enrolled then,
         and OtherSpeakerError raised. Without ``add`` an enrolled name is refused, with it a name that is not enrolled.
         """
-        checked_name(name)
+        name = checked_name(name)
+        recordings = [recordings] if isinstance(recordings, str | Path) else recordings
         if not recordings:
             raise InputError(f"{name}: expected recordings, found none; give one or more")
         read = [self._read(recording) for recording in recordings]

@@ -21,6 +21,7 @@ import hmac
 import os
 import sqlite3
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from voice_biometrics.inference.voiceprints import (
     another_model,
     checked_name,
     scaled_for_scoring,
+    stored_name,
     unpack,
     unpack_table,
 )
@@ -145,7 +147,8 @@ class Store:
         Raises InputError when ``name`` is already enrolled, or with ``join`` is not, or is with another model.
         """
         with self._change():
-            return self._add(name, template, self._find(checked_name(name)), join)
+            name = checked_name(name)
+            return self._add(name, template, self._find(name), join)
 
     @one_line_errors
     def add_all(self, voices: Iterable[tuple[str, Template]]) -> tuple[int, int]:
@@ -156,7 +159,8 @@ class Store:
         num_new = num_equal = 0
         with self._change():
             for name, template in voices:
-                enrolled = self._find(checked_name(name))
+                name = checked_name(name)
+                enrolled = self._find(name)
                 if enrolled is not None and enrolled[1].to_bytes() == template.to_bytes():
                     num_equal += 1
                 else:
@@ -289,7 +293,14 @@ class Store:
         return found
 
     def _find(self, name: str) -> tuple[int, Template] | None:
-        """Return voice_id and template of a voice, None if it is not enrolled."""
+        """Return voice_id and template of a voice, None if it is not enrolled.
+
+        ``name`` is composed (NFC); in stores of earlier versions it may be decomposed.
+        """
+        spellings = dict.fromkeys((name, unicodedata.normalize("NFD", name)))
+        return next(filter(None, map(self._find_spelled, spellings)), None)
+
+    def _find_spelled(self, name: str) -> tuple[int, Template] | None:
         query = "SELECT voice_id, name, template FROM voices WHERE lookup = ? AND (? OR name = ?)"
         is_encrypted = self.seal.cipher is not None  # else SQLite compares the names
         values = (self.seal.lookup(name), is_encrypted, name.encode())
@@ -342,7 +353,7 @@ class Store:
 
     def _open_name(self, sealed: bytes) -> str:
         try:
-            return checked_name(self.seal.open(sealed, "name").decode())
+            return stored_name(self.seal.open(sealed, "name").decode())
         except UnicodeDecodeError as error:
             raise InputError("a name is not text: the store is damaged; restore a backup") from error
 

@@ -6,6 +6,7 @@ float32, base64). An export is not encrypted, even if the store is.
 """
 
 import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,12 @@ def another_model(enrolled_with: str, current: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a voice; InputError if it could not be displayed or typed."""
+    """Return the name of a voice in composed Unicode; InputError if it could not be displayed or typed."""
+    return unicodedata.normalize("NFC", stored_name(name))
+
+
+def stored_name(name: str) -> str:
+    """Return the name of a voice as it is; InputError if it could not be displayed or typed."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
         raise InputError(
             f"invalid name {ascii(name)[:60]}: expected 1 to {MAX_NAME} printable characters without spaces at the ends"

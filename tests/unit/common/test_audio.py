@@ -132,3 +132,13 @@ def test_other_content_with_an_audio_name_is_recognised(tmp_path, content, named
     assert named in read_header(tmp_path / "a.wav").fault
     with pytest.raises(InputError, match=f"a.wav.*{named}"):
         read_audio(tmp_path / "a.wav", 16000)
+
+
+def test_a_silent_part_of_a_wav_without_a_size_is_fine(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.r_[np.zeros(1600), np.full(1600, 0.1)], 16000)
+    content = bytearray(path.read_bytes())
+    content[40:44] = bytes(4)
+    path.write_bytes(content)
+    assert not read_audio(path, 16000, 0, 1000).any()
+    assert read_audio(path, 16000, 1600, 3200).all()

@@ -92,3 +92,14 @@ def test_a_dangling_link_is_named_as_such(tmp_path):
     (tmp_path / "a.wav").symlink_to(tmp_path / "gone.wav")
     assert list_audio(tmp_path) == ["a.wav"]
     assert "link" in read_header(tmp_path / "a.wav").fault
+
+
+def test_a_folder_outside_counts_once_whatever_links_to_it(tmp_path, caplog):
+    root = tmp_path / "voices"
+    for path in (root / "s0" / "a.wav", tmp_path / "elsewhere" / "e.wav"):
+        write_tone(path)
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    for name in ("s1", "s2"):
+        (root / name).symlink_to(tmp_path / "elsewhere")
+    assert list_audio(root) == ["s0/a.wav", "s1/e.wav"]
+    assert "s2" in caplog.text

@@ -142,3 +142,11 @@ def test_a_label_that_contradicts_the_speakers_is_refused_with_its_line(tmp_path
 def test_labels_and_paths_of_other_toolkits_are_read(tmp_path, text):
     (tmp_path / "list").write_text(text)
     assert read_trials(tmp_path / "list").to_numpy().tolist() == [["a", "b", 1], ["a", "c", 0]]
+
+
+@pytest.mark.parametrize("cut", [12, 100, -5])
+def test_a_gzipped_list_that_lost_its_end_is_told(tmp_path, cut):
+    text = "".join(f"{i % 2} a{i}.wav b{i * 7919}.wav\n" for i in range(500))
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress(text.encode())[:cut])
+    with pytest.raises(InputError, match="t.txt.gz"):
+        read_trials(tmp_path / "t.txt.gz")

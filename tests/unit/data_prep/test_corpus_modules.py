@@ -1,12 +1,17 @@
 """Each corpus module on a tiny tree in the corpus' own layout."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from data_prep.corpora import librispeech, speaker_folders, speechocean762, voxceleb
+from data_prep.prepare import prepare
+from data_prep.settings import Settings
+from tests.conftest import write_speakers
 from voice_biometrics.common.audio_files import list_audio
 from voice_biometrics.common.errors import InputError
 
@@ -224,3 +229,33 @@ class TestVoxceleb:
         )
         first = voxceleb.find_utterances(tmp_path, "").train[0]
         assert dict(first.metadata) == {"gender": "m", "nationality": "Ireland"}
+
+
+def test_kaldis_absolute_paths_are_those_below_the_data_folder(tmp_path):
+    folder = write_kaldi_folder(tmp_path / "c", lambda path: (tmp_path / "c" / path).absolute())
+    prepare(Settings("speechocean762", str(folder), valid_speakers=0), tmp_path / "m")
+    wav = pd.read_csv(tmp_path / "m" / "train.csv")["wav"]
+    assert wav.str.startswith("$data_root/WAVE/").all()
+    shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(InputError, match="wav.scp.*not below"):
+        prepare(Settings("speechocean762", str(tmp_path / "copy"), valid_speakers=0), tmp_path / "n")
+
+
+def test_a_table_that_is_not_utf_8_is_told(tmp_path):
+    folder = write_kaldi_folder(tmp_path / "c", lambda path: path)
+    (folder / "train" / "spk2age").write_bytes(b"Jos\xe9 20\n")
+    with pytest.raises(InputError, match="spk2age.*UTF-8"):
+        prepare(Settings("speechocean762", str(folder), valid_speakers=0), tmp_path / "m")
+
+
+def write_kaldi_folder(folder, written_as):
+    write_speakers(folder / "WAVE", num_speakers=3, num_utterances=2, duration_s=0.1)
+    (folder / "train").mkdir()
+    paths = sorted(path.relative_to(folder) for path in folder.glob("WAVE/*/*"))
+    utterances = [(f"{path.parent.name}_{path.stem}", path) for path in paths]
+    for name, value in (("wav.scp", written_as), ("utt2spk", lambda path: path.parent.name)):
+        lines = [f"{utt_id} {value(path)}\n" for utt_id, path in utterances]
+        (folder / "train" / name).write_text("".join(lines))
+    for name, value in (("spk2gender", "f"), ("spk2age", "20")):
+        (folder / "train" / name).write_text("".join(f"spk{number} {value}\n" for number in range(3)))
+    return folder

@@ -359,3 +359,28 @@ def test_copies_within_a_speaker_and_between_train_and_test_are_reported(tmp_pat
     prepare(settings(folder), tmp_path / "m")
     same, other = (next(r.getMessage() for r in caplog.records if name in r.getMessage()) for name in ("again", "leak"))
     assert "trials of equal recordings" in same and "another speaker" in other
+
+
+@pytest.mark.parametrize("depth", ["voices", "voices/a/b"])
+def test_speakers_too_deep_are_found_beside_other_files_too(tmp_path, depth):
+    write_speakers(tmp_path / "c" / depth, num_speakers=4, num_utterances=2, duration_s=0.1)
+    (tmp_path / "c" / "README.txt").write_text("about")
+    (tmp_path / "c" / "text").mkdir()
+    with pytest.raises(InputError, match=f"--data_folder .*c/{depth}$"):
+        prepare(settings(tmp_path / "c"), tmp_path / "m")
+
+
+def test_a_link_to_a_speaker_folder_that_is_gone_is_told(speakers, tmp_path, caplog):
+    (speakers / "spk8").symlink_to(tmp_path / "gone")
+    prepare(settings(speakers), tmp_path / "m")
+    assert "spk8" in caplog.text and "do not exist" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"valid_speakers": float("nan")}, {"valid_speakers": "nan"}, {"train_speakers": float("inf")}, {"split_seed": -1},
+     {"max_trials": 0}, {"max_trials": -5}, {"channel": -1}],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused_by_their_key(speakers, tmp_path, changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        prepare(settings(speakers, **changes), tmp_path / "m")

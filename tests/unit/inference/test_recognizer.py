@@ -203,3 +203,25 @@ def test_an_enrolled_recording_that_is_tried_is_a_doubt_and_another_one_is_not(r
         assert answer.is_accepted and "anna 0" in answer.doubts[-1] and "replay" in answer.doubts[-1]
     assert recognizer.verify("anna", speech("anna", 9)).doubts == recognizer.identify(speech("anna", 9)).doubts == ()
     assert "replay" in recognizer.compare(speech("anna", 0), speech("anna", 0)).doubts[-1]
+
+
+def test_one_path_is_one_recording(recognizer, tmp_path):
+    soundfile.write(tmp_path / "a.wav", make_speech(110, 2.0, 0), SAMPLE_RATE)
+    assert recognizer.enrol("anna", str(tmp_path / "a.wav")).num_recordings == 1
+    assert recognizer.enrol("bert", tmp_path / "a.wav").num_recordings == 1
+
+
+def test_a_name_is_one_voice_in_either_spelling_of_unicode(recognizer):
+    recognizer.enrol("Jose\u0301", [speech("anna", 0)])
+    with pytest.raises(InputError, match="already enrolled"):
+        recognizer.enrol("Jos\u00e9", [speech("anna", 1)])
+    for name in ("Jose\u0301", "Jos\u00e9"):
+        assert recognizer.verify(name, speech("anna", 1)).is_accepted
+    assert recognizer.forget("Jose\u0301")
+
+
+def test_integer_samples_are_scaled():
+    voice = make_speech(110, 2.0, 0)
+    for kind, bits in ((np.int16, 15), (np.int32, 31)):
+        given = recording_from_samples((voice * 2.0**bits).astype(kind), SAMPLE_RATE, SAMPLE_RATE)
+        np.testing.assert_allclose(given.samples, voice, atol=1e-4)

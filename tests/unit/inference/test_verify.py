@@ -316,3 +316,12 @@ def test_every_command_takes_one_channel_of_a_recording(run, folder):
     assert run("verify", "bert", "bert0.wav", "--store", "enrolled.db")[0] == ACCEPTED
     status, _, told = run("compare", "anna0.wav", "both.wav", "--channel", "3")
     assert status == NOT_JUDGED and "both.wav: expected channel 3" in told
+
+
+def test_an_export_does_not_replace_the_store(run, folder):
+    before = (folder / "enrolled.db").read_bytes()
+    (folder / "link.db").symlink_to(folder / "enrolled.db")
+    for name in ("enrolled.db", "link.db"):
+        status, _, told = run("export", name, "--store", "enrolled.db")
+        assert status == NOT_JUDGED and "is the store itself" in told
+    assert (folder / "enrolled.db").read_bytes() == before
