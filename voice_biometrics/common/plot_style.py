@@ -43,5 +43,8 @@ def quiet_axes(axes: Axes) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, atomically."""
     figure.dpi = 150
-    with written_whole(path) as temporary:  # savefig draws every figure twice, the first time for its layout only
-        FigureCanvasAgg(figure).print_png(temporary, pil_kwargs={"compress_level": 2})
+    canvas = FigureCanvasAgg(figure)
+    if figure.get_layout_engine():  # takes two passes; savefig draws figures without a layout twice as well
+        figure.draw_without_rendering()
+    with written_whole(path) as temporary:
+        canvas.print_png(temporary, pil_kwargs={"compress_level": 2})
