@@ -129,21 +129,12 @@ def _unit_length(vectors: np.ndarray) -> np.ndarray:
 class TeacherLoss(nn.Module):
     """Cosine distance to the teacher, and recognition of the right teacher embedding among those of the batch.
 
-    The contrastive term is a cross entropy: each crop must be nearer to the teacher's embedding of its own utterance
-    than to those of other speakers' utterances. Other utterances of the same speaker are left out.
-
-    Arguments
-    ---------
-    cosine_weight: of ``1 - cosine`` between student and teacher.
-    contrastive_weight: of the cross entropy.
-    scale: of the cosines in the cross entropy.
-    speaker_share: of the speaker's mean in a target, 0 to 1, see ``TeacherTargets``.
-    student_dims, teacher_dims: sizes of the embeddings. Where they differ, a linear map that is trained with the
-        student, and not needed after training, turns one into the other; it must be among the trained modules.
-
-    Raises
-    ------
-    InputError: a weight is negative, the scale is not above 0, or the share not within 0 and 1.
+    The contrastive term is a cross entropy over cosines times ``scale``: each crop must be nearer to the teacher's
+    embedding of its own utterance than to those of other speakers' utterances. Other utterances of the same speaker are
+    left out. ``speaker_share`` is that of ``TeacherTargets``. Where ``student_dims`` and ``teacher_dims`` differ, a
+    linear map that is trained with the student, and not needed after training, turns one into the other; it must be
+    among the trained modules. Raises InputError if a weight is negative, the scale is not above 0, or the share is not
+    within 0 and 1.
 
     Source: the cross entropy is InfoNCE, van den Oord et al., 2018, arXiv 1807.03748, equation 4, with the teacher's
     embeddings as keys.
@@ -177,17 +168,10 @@ class TeacherLoss(nn.Module):
         return self.compare(embeddings, self.find_targets(crop_ids).to(embeddings.device), speakers)
 
     def compare(self, embeddings: Tensor, targets: Tensor, speakers: Tensor) -> Tensor:
-        """Return the weighted mean loss of a batch.
+        """Return the weighted mean loss of the students' ``embeddings`` (utterances, 1, dims).
 
-        Arguments
-        ---------
-        embeddings: of the student (utterances, 1, dims).
-        targets: the teacher's, centred and of unit length (utterances, teacher_dims).
-        speakers: their numbers (utterances, 1).
-
-        Raises
-        ------
-        InputError: the teacher's embeddings have another size than was stated.
+        ``targets`` (utterances, teacher_dims) are the teacher's, centred and of unit length; ``speakers`` (utterances,
+        1) are numbers. Raises InputError if the targets have another size than was stated.
         """
         if targets.shape[1] != self.teacher_dims:
             raise InputError(

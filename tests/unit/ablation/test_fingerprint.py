@@ -54,17 +54,7 @@ def test_another_class_with_the_same_arguments_is_a_change(manifests, plain, tmp
 def test_free_and_scoring_keys_comments_and_another_place_are_no_change(manifests, plain, tmp_path):
     variant = tmp_path / "commented.yaml"
     variant.write_text(f"base: {ROOT / TINY}\nlr: {plain['lr']}  # some words\n")
-    free = [
-        "--device",
-        "cpu",
-        "--num_workers",
-        "2",
-        "--data_folder",
-        "elsewhere",
-        "--noprogressbar",
-        "--segment_s",
-        "2",
-    ]
+    free = "--device cpu --num_workers 2 --data_folder elsewhere --noprogressbar --segment_s 2".split()
     assert differences(plain, made(manifests, *free, hparams=str(variant))) == []
     moved = fingerprint_of(read_command_line([TINY, "--output_folder", "elsewhere"], ""), manifests)
     assert differences(plain, moved) == [] and checksum(moved) == checksum(plain)
