@@ -1,6 +1,7 @@
 """A run of a study from training to its scores, figures and row, on a few synthetic speakers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from voice_biometrics.ablation import score_run
 from voice_biometrics.ablation.fingerprint import manifest_digests
 from voice_biometrics.ablation.plan import Request, plan_runs
 from voice_biometrics.ablation.results import read_result
+from voice_biometrics.ablation.runner import copy_network
 from voice_biometrics.ablation.statistics import NUM_REPLICATES
 from voice_biometrics.common.files import write_json
 from voice_biometrics.experiment.run_folder import read_epochs
@@ -63,3 +65,12 @@ def test_size_and_time_of_a_run_are_recorded(run):
         name: (1 + NUM_REPLICATES + 2,) for name in ("clean", "channel")
     }
     assert result.draws["clean"][0] == pytest.approx(figures["clean"]["eer"], abs=1e-12)
+
+
+def test_a_variant_that_differs_in_scoring_only_is_evaluated_on_the_copied_network(run, tmp_path):
+    arguments = [str(tmp_path) if text == str(run.folder) else text for text in run.arguments]
+    copied = replace(run, folder=tmp_path, arguments=[*arguments, "--segment_s", "0.5"], source=run.folder)
+    copy_network(copied)
+    score_run.main([str(run.folder.parents[1] / "trials"), *copied.arguments])
+    clean, theirs = (read_scores(folder / "study" / "clean.parquet") for folder in (tmp_path, run.folder))
+    assert len(clean) == len(theirs) and np.abs(clean["score"] - theirs["score"]).max() > 1e-4

@@ -144,7 +144,7 @@ class Workers:
             state |= {"trained": True, "train_cpu_s": None if run.action == "resume" else cpu_s}
             write_json(state, run.folder / STATE)
         elif run.action == "copy":
-            _copy_network(run)
+            copy_network(run)
         trials = str(self.study_folder / TRIALS)
         status, _ = self._python(EVALUATION, [trials, *run.arguments], run.folder, device)
         if status:
@@ -192,12 +192,13 @@ def _set_aside(run: PlannedRun, study_folder: Path) -> None:
     run.folder.rename(aside)
 
 
-def _copy_network(run: PlannedRun) -> None:
-    """Copy checkpoints, manifests and figures per epoch from the run that trained the network."""
+def copy_network(run: PlannedRun) -> None:
+    """Copy checkpoints, hparams, manifests and figures per epoch from the run that trained the network."""
     run.folder.mkdir(parents=True, exist_ok=True)
     for name in ("save", "manifests"):
         shutil.copytree(run.source / name, run.folder / name, dirs_exist_ok=True)
-    shutil.copy2(run.source / "metrics.csv", run.folder / "metrics.csv")
+    for name in ("hyperparams.yaml", "metrics.csv"):
+        shutil.copy2(run.source / name, run.folder / name)
     write_json(
         read_json(run.source / STATE) | {"fingerprint": run.fingerprint, "evaluated_from": None}, run.folder / STATE
     )

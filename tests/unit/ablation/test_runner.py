@@ -29,6 +29,7 @@ rows = list(csv.DictReader(open(folder / "metrics.csv"))) if (folder / "metrics.
 print("training", pathlib.Path(sys.argv[1]).stem, "from epoch", len(rows) + 1, flush=True)
 (folder / "save" / "CKPT").mkdir(parents=True, exist_ok=True)
 (folder / "manifests").mkdir(exist_ok=True)
+(folder / "hyperparams.yaml").touch()
 if "bad" in sys.argv[1]:
     print("progress 1\\rprogress 2", flush=True)
     sys.exit("error: this variant cannot be trained")
