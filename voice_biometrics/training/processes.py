@@ -168,14 +168,14 @@ def _quiet_and_own_signals() -> Iterator[None]:
 
 def _first_error(folder: Path, failed: ChildFailedError) -> Exception:
     """Return the error that made all processes end: the others complain of a lost connection."""
-    found = [json.loads(path.read_text())["message"] for path in folder.rglob("error.json")]
-    found = [(text["message"], text["extraInfo"]["py_callstack"]) for text in found if "gloo" not in text["message"]]
-    for message, _ in found:
-        kind, _, text = message.partition(": ")
+    found = [json.loads(path.read_text())["message"] for path in folder.rglob("error.json") if path.stat().st_size]
+    for error in found:
+        kind, _, text = error["message"].partition(": ")
         if kind == InputError.__name__:
             return InputError(text)
-    if found:
-        return RuntimeError(f"in a training process:\n{found[0][1]}")
+    for error in found:
+        if "gloo" not in error["message"]:
+            return RuntimeError(f"in a training process:\n{error['extraInfo']['py_callstack']}")
     _, failure = failed.get_first_failure()
     by = f" by {failure.signal_name()}" if failure.exitcode < 0 else ""
     return InputError(

@@ -55,8 +55,8 @@ def fail_in_the_second(error: BaseException) -> None:
 
 
 def test_the_error_of_a_process_ends_all_and_is_raised():
-    with pytest.raises(InputError, match="^lr: too high$"):
-        run_in_processes(2, fail_in_the_second, InputError("lr: too high"))
+    with pytest.raises(InputError, match="^/data/gloomy: no speech$"):
+        run_in_processes(2, fail_in_the_second, InputError("/data/gloomy: no speech"))
     with pytest.raises(RuntimeError, match="fail_in_the_second(.|\n)*KeyError: 'ours'"):
         run_in_processes(2, fail_in_the_second, KeyError("ours"))
 
