@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import logging
 import signal
 import sys
 import threading
@@ -13,32 +14,43 @@ from types import FrameType
 RAISED_ELSEWHERE = "\nvoice_biometrics.common.errors.InputError: "
 
 
+FULL = "cannot write, the disk is full; free some space and start again"
+REFUSED = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: "cannot write, the file system is read-only; give another folder",
+    errno.EACCES: "permission denied; check the permissions, or give another folder",
+}
+
+
 class InputError(ValueError):
     """Bad input: the message names the item, the expected and found values, and the fix."""
 
 
 @contextlib.contextmanager
-def full_disk_is_an_input_error() -> Iterator[None]:
-    """Context manager: turn the OSError of a full disk into an InputError."""
+def system_refusals_are_input_errors() -> Iterator[None]:
+    """Context manager: turn an OSError of ``REFUSED``, such as that of a full disk, into an InputError."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename2 or error.filename  # of a copy, the destination
+        if error.errno not in REFUSED or (error.errno == errno.EACCES and not place):
             raise
-        place = error.filename or "a file"
-        raise InputError(f"{place}: cannot write, the disk is full; free some space and start again") from error
+        raise InputError(f"{place or 'a file'}: {REFUSED[error.errno]}") from error
 
 
 def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
     """Decorate ``main``: InputError and a full disk print a message and exit with 2, Ctrl-C exits with 130.
 
-    A second Ctrl-C ends the process at once, by the signal.
+    A log that cannot be written is not reported: what else is written then fails too. A second Ctrl-C ends the process
+    at once, by the signal.
     """
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs) -> None:
+        logging.raiseExceptions = False
         try:
-            with full_disk_is_an_input_error(), _second_interrupt_ends_at_once():
+            with system_refusals_are_input_errors(), _second_interrupt_ends_at_once():
                 main(*args, **kwargs)
         except InputError as error:
             print(f"\nerror: {str(error).rpartition(RAISED_ELSEWHERE)[2]}", file=sys.stderr)

@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from voice_biometrics.common.errors import InputError, full_disk_is_an_input_error
+from voice_biometrics.common.errors import InputError, system_refusals_are_input_errors
 
 AUTO = "auto"
 MIN_CROPS_EACH = 16  # of a batch: a process normalises by the statistics of its own crops
@@ -149,7 +149,7 @@ def _call(num_threads: int, work: Callable[..., None], *arguments: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the end of the launcher sends: ends at once, without a word
     torch.set_num_threads(num_threads)
-    with full_disk_is_an_input_error():
+    with system_refusals_are_input_errors():
         work(*arguments)
 
 

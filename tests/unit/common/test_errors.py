@@ -12,8 +12,14 @@ def fail_with(error: BaseException) -> None:
     raise error
 
 
-@pytest.mark.parametrize("error", [InputError("lr: too high"), OSError(errno.ENOSPC, "No space", "lr: too high")])
-def test_bad_input_and_a_full_disk_end_with_status_2_and_the_item(error, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("lr: too high"),
+        *(OSError(number, "", "lr: too high") for number in (errno.ENOSPC, errno.EROFS, errno.EACCES)),
+    ],
+)
+def test_bad_input_and_a_full_or_read_only_disk_end_with_status_2_and_the_item(error, capsys):
     with pytest.raises(SystemExit) as end:
         fail_with(error)
     assert end.value.code == 2
