@@ -3,8 +3,7 @@
     python eval_eer.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
     python eval_eer.py --scores a.csv --against b.csv --test_manifest speakers.csv
 
-HPARAMS and --key as for train.py; the best checkpoint is used. Scoring keys: --as_norm_top 300, --subtract_mean True,
---segment_s 3, --calibrate_with_durations True (see "Scoring" in the hparams file).
+HPARAMS and --key as for train.py; the best checkpoint is used. Keys of "Scoring" in the hparams file: --as_norm_top 300
 Trials, instead of the run's test part or held-out speakers:
   --test_manifest FILE     utterances (ID, duration, wav, start, stop, spk_id, and groups such as gender, age)
   --test_trials FILE       their trials (enrol_id, test_id, target, or VoxCeleb's format); default: all pairs
