@@ -130,10 +130,9 @@ def test_faults_of_a_recording_are_told_before_it_is_sent(toy):
         (pause, "No sound was recorded", False),
         (np.concatenate([anna(0)[:4800], pause]), "Too short", False),
         (0.003 * np.concatenate(40 * [anna(0)]), "Too quiet", True),
-        (np.clip(9 * make_speech(110, SECOND, 0, 48000), -0.9, 0.9), "Too loud", True),
     )
     for samples, told, is_usable in cases:
-        page.speak(samples, 48000 if told == "Too loud" else SAMPLE_RATE)  # the device's own rate leaves the corners
+        page.speak(samples)
         page.record(2.0)
         page.one(".recorder .alert")
         assert told in page.text()
