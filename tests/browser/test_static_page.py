@@ -40,7 +40,7 @@ import("./browser.js")
 STORE = """
 const [method, argument, done] = arguments;
 import("./voice-store.js")
-  .then(({ openStore }) => openStore(indexedDB))
+  .then(({ openStore }) => openStore(() => indexedDB))
   .then((store) => store[method](argument))
   .then((answer) => done(answer ?? null), (error) => done(error.message));
 """

@@ -14,7 +14,7 @@ export async function load() {
     const [runtime, weights, detector, store] = await Promise.all([
       import("./onnxruntime-web/ort.wasm.bundle.min.js"),
       ...[model.onnx, "silero_vad.onnx"].map(async (name) => (await fetched(`model/${name}`)).arrayBuffer()),
-      openStore(globalThis.indexedDB),
+      openStore(() => indexedDB),
     ]);
     const [embed, detect] = [await embedderOf(runtime, weights), await detectorOf(runtime, detector)];
     return { model, store, embed, detect, decode: decodeFile };

@@ -11,12 +11,12 @@ const DATABASE = "voice-biometrics";
 const VOICES = "voices";
 
 /**
- * Return the store of this browser; `factory` is as `indexedDB`. A private window may refuse to store anything, and a
+ * Return the store of this browser; `factory` returns its `indexedDB`, or throws. A private window may refuse to store anything, and a
  * browser may take `indexedDB` away from pages without a secure context.
  */
 export async function openStore(factory) {
   try {
-    const request = factory.open(DATABASE, 1);
+    const request = factory().open(DATABASE, 1);
     request.onupgradeneeded = () => request.result.createObjectStore(VOICES, { keyPath: "name" });
     return new VoiceStore(await done(request));
   } catch {
