@@ -56,7 +56,7 @@ def test_batches_that_cannot_be_filled_are_refused():
 def loaded(monkeypatch, per_speaker: int, num_processes: int, batch_size: int = 12) -> list[list[set[int]]]:
     """Return the rows of each batch of an epoch, in each process."""
     options = {"batch_size": batch_size, "num_workers": "auto", "shuffle": True, "drop_last": True}
-    hparams = {"dataloader_options": options, "utterances_per_speaker": per_speaker, "seed": 0}
+    hparams = {"dataloader_options": options, "utterances_per_speaker": per_speaker, "shard_window": 0, "seed": 0}
     found = []
     for process in range(num_processes):
         monkeypatch.setattr(dataio, "process_number", lambda number=process: (number, num_processes))
