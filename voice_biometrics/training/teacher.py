@@ -81,8 +81,6 @@ class TeacherTargets:
     path: written by ``TeacherEmbeddings.write``.
     rows: of the training manifest, by utterance ID, ``wav`` still beginning with ``$data_root``.
     speeds: those of the augmentation.
-    speaker_share: a target is this share of the mean over the speaker's utterances at the same speed, and for the rest
-        the utterance's own embedding: the mean says who speaks, with less of what was said and where.
 
     Raises
     ------
@@ -90,9 +88,7 @@ class TeacherTargets:
         finite.
     """
 
-    def __init__(
-        self, path: Path, rows: Mapping[str, Mapping], speeds: Sequence[float], speaker_share: float = 0.0
-    ) -> None:
+    def __init__(self, path: Path, rows: Mapping[str, Mapping], speeds: Sequence[float]) -> None:
         found = TeacherEmbeddings.read(path)
         missing = sorted(set(rows) - set(found.utterances))
         if missing or found.manifest_sha256 != manifest_sha256(rows):
@@ -104,13 +100,9 @@ class TeacherTargets:
             row = int(np.argmin(np.isfinite(found.embeddings).all(axis=(0, 2))))
             raise InputError(f"{path}: the embedding of {found.utterances[row]} is not finite; {ADVICE}")
         self.row_of = {utt_id: row for row, utt_id in enumerate(found.utterances)}
-        own = _unit_length(found.embeddings - found.embeddings.mean(axis=(0, 1)))
-        _, numbers = np.unique([rows[utt_id]["spk_id"] for utt_id in found.utterances], return_inverse=True)
-        sums = np.zeros((numbers.max() + 1, len(speeds), own.shape[2]))
-        np.add.at(sums, numbers, own.swapaxes(0, 1))
-        means = _unit_length(sums)[numbers].swapaxes(0, 1)  # (speeds, utterances, dims)
-        mixed = _unit_length((1 - speaker_share) * own + speaker_share * means)
-        self.embeddings = torch.from_numpy(mixed).float()  # (speeds, utterances, dims)
+        centred = found.embeddings - found.embeddings.mean(axis=(0, 1))
+        lengths = np.linalg.norm(centred, axis=2, keepdims=True)
+        self.embeddings = torch.from_numpy(centred / np.maximum(lengths, 1e-12)).float()  # (speeds, utterances, dims)
 
     @property
     def dims(self) -> int:
@@ -122,19 +114,14 @@ class TeacherTargets:
         return self.embeddings[list(speed_numbers), [self.row_of[utt_id] for utt_id in utterances]]
 
 
-def _unit_length(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
 class TeacherLoss(nn.Module):
     """Cosine distance to the teacher, and recognition of the right teacher embedding among those of the batch.
 
     The contrastive term is a cross entropy over cosines times ``scale``: each crop must be nearer to the teacher's
     embedding of its own utterance than to those of other speakers' utterances. Other utterances of the same speaker are
-    left out. ``speaker_share`` is that of ``TeacherTargets``. Where ``student_dims`` and ``teacher_dims`` differ, a
-    linear map that is trained with the student, and not needed after training, turns one into the other; it must be
-    among the trained modules. Raises InputError if a weight is negative, the scale is not above 0, or the share is not
-    within 0 and 1.
+    left out. Where ``student_dims`` and ``teacher_dims`` differ, a linear map that is trained with the student, and not
+    needed after training, turns one into the other; it must be among the trained modules. Raises InputError if a weight
+    is negative, or the scale is not above 0.
 
     Source: the cross entropy is InfoNCE, van den Oord et al., 2018, arXiv 1807.03748, equation 4, with the teacher's
     embeddings as keys.
@@ -145,19 +132,16 @@ class TeacherLoss(nn.Module):
         cosine_weight: float = 1.0,
         contrastive_weight: float = 1.0,
         scale: float = 15.0,
-        speaker_share: float = 0.0,
         student_dims: int = 192,
         teacher_dims: int = 192,
     ) -> None:
         super().__init__()
-        if min(cosine_weight, contrastive_weight) < 0 or scale <= 0 or not 0 <= speaker_share <= 1:
+        if min(cosine_weight, contrastive_weight) < 0 or scale <= 0:
             raise InputError(
-                "teacher loss: expected weights of 0 or more, a scale above 0 and a share within 0 and 1, found "
-                f"cosine_weight {cosine_weight}, contrastive_weight {contrastive_weight}, scale {scale}, "
-                f"speaker_share {speaker_share}"
+                "teacher loss: expected weights of 0 or more and a scale above 0, found cosine_weight "
+                f"{cosine_weight}, contrastive_weight {contrastive_weight}, scale {scale}"
             )
         self.cosine_weight, self.contrastive_weight, self.scale = cosine_weight, contrastive_weight, scale
-        self.speaker_share = speaker_share
         same = student_dims == teacher_dims
         self.map = nn.Identity() if same else nn.Linear(student_dims, teacher_dims, bias=False)
         self.teacher_dims = teacher_dims

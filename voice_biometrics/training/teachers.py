@@ -23,7 +23,6 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -70,13 +69,13 @@ def attach_teacher(hparams: dict, crops: CropReader) -> None:
         roots = data_roots(hparams["corpus"], hparams["data_folder"])
         work = {"target": path, "rows": rows, "replacements": roots, "speeds": hparams["speeds"]}
         run_on_main(embed_with_teacher, args=[Path(hparams["teacher"])], kwargs=work | {"device": infer_device()})
+    targets = TeacherTargets(path, rows, hparams["speeds"])
+
+    def find_targets(crop_ids: Sequence[str]) -> torch.Tensor:
+        return targets.of([whole_utterance(crop) for crop in crop_ids], [crops.speed_number(crop) for crop in crop_ids])
+
     for cost in costs:
-        targets = TeacherTargets(path, rows, hparams["speeds"], cost.speaker_share)
-        cost.find_targets = partial(_targets_of_crops, targets, crops)
-
-
-def _targets_of_crops(targets: TeacherTargets, crops: CropReader, crop_ids: Sequence[str]) -> torch.Tensor:
-    return targets.of([whole_utterance(crop) for crop in crop_ids], [crops.speed_number(crop) for crop in crop_ids])
+        cost.find_targets = find_targets
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,7 @@ from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, Te
 from voice_biometrics.training.teachers import CAMPPLUS_CODE, CAMPPLUS_WEIGHTS, Teacher, load_teacher
 
 SPEEDS = [1.0, 0.9]
-ROWS = {
-    name: {"wav": f"$data_root/{name}.wav", "start": 0, "stop": 9, "duration": 1.0, "spk_id": speaker}
-    for name, speaker in zip("abc", "sst", strict=True)
-}
+ROWS = {name: {"wav": f"$data_root/{name}.wav", "start": 0, "stop": 9, "duration": 1.0} for name in "abc"}
 
 
 def write_embeddings(path: Path, rows: dict = ROWS, speeds: list[float] = SPEEDS) -> TeacherEmbeddings:
@@ -37,14 +34,6 @@ class TestTargets:
         np.testing.assert_allclose(found[0], expected / np.linalg.norm(expected), rtol=1e-5)
         assert found.shape == (2, 4) and targets.dims == 4
         torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
-
-    def test_with_the_whole_share_they_are_the_same_for_all_utterances_of_a_speaker(self, tmp_path):
-        write_embeddings(tmp_path / "teacher.npz")
-        own, shared = (TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS, share).embeddings for share in (0, 1))
-        mean = own[:, 0] + own[:, 1]  # of a and b
-        torch.testing.assert_close(shared[:, 0], mean / mean.norm(dim=1, keepdim=True))
-        torch.testing.assert_close(shared[:, 1], shared[:, 0])
-        torch.testing.assert_close(shared[:, 2], own[:, 2])
 
     def test_a_missing_or_broken_file_is_named(self, tmp_path):
         with pytest.raises(InputError, match=r"teacher\.npz.*missing"):
@@ -136,7 +125,6 @@ def rows(speakers) -> dict:
             "start": 0,
             "stop": len(read_audio(path, 16000)),
             "duration": len(read_audio(path, 16000)) / 16000,
-            "spk_id": path.parent.name,
         }
         for path in sorted(speakers.rglob("*.wav"))
     }
