@@ -30,7 +30,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import soundfile
 from tqdm import tqdm
 
@@ -106,13 +105,12 @@ def prepare(options: argparse.Namespace, work: Path) -> None:
 
 def make_toys(options: argparse.Namespace, work: Path) -> None:
     """Make a toy model folder and synthetic voices."""
+    from tests.conftest import make_speech
     from tests.model_folders import write_toy_model_folder
 
     write_toy_model_folder(work / "model")
-    time_s = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
     for pitch_hz in (110, 230):
-        voice = sum(np.sin(2 * np.pi * number * pitch_hz * time_s) / number for number in range(1, 20))
-        soundfile.write(work / f"{pitch_hz}.wav", 0.2 * voice * (1.2 + np.sin(20 * time_s)), SAMPLE_RATE)
+        soundfile.write(work / f"{pitch_hz}.wav", make_speech(pitch_hz, 2, seed=0), SAMPLE_RATE)
     options.owner, options.strangers = [work / "110.wav"], [work / "230.wav"]
 
 

@@ -271,7 +271,8 @@ def test_a_run_can_go_on_with_another_number_of_processes(corpus, tmp_path, befo
     assert process([*command, after]).wait() == 0
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     assert metrics["epoch"].tolist() == [1, 2, 3, 4]
-    pd.testing.assert_frame_equal(metrics.iloc[: len(first)], first)
+    figures = ["epoch", "train_loss", "lr", "eer"]  # an epoch that is only ended again has no speed
+    pd.testing.assert_frame_equal(metrics[figures].iloc[: len(first)], first[figures])
     assert metrics["train_loss"].iloc[-1] < metrics["train_loss"].iloc[0]
 
 
