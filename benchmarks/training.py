@@ -241,7 +241,7 @@ def measure_here(job: Job, run: Run, seconds: float) -> None:
 
 
 def measure(name: str, options: argparse.Namespace, manifests: Path) -> Measured:
-    """Run a job in a process of its own, and return its counted steps."""
+    """Run a job in a separate process, and return its counted steps."""
     command = [sys.executable, __file__, "--job", name, "--manifests", str(manifests)]
     for option in ("corpus", "data_folder", "seconds", "batch_size"):
         command += [f"--{option}", str(getattr(options, option))]

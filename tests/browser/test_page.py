@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 class Serving:
-    """A running ``verify.py serve`` with a store of its own."""
+    """A running ``verify.py serve`` with an empty store."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         command = [sys.executable, str(ROOT / "verify.py"), "serve", "--port", "0", *arguments]
