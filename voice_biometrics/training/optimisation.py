@@ -18,17 +18,15 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
 
 
 def resolve_precision(precision: str, device: str | None) -> str:
-    """Return ``precision``, with "auto" replaced: bf16 where ``device`` computes it natively, else fp32."""
+    """Return ``precision``, with "auto" replaced: bf16 where it is faster than fp32 on ``device``, else fp32.
+
+    Processors need AMX for it: with AVX-512's bf16 alone the network trains a fifth slower than in fp32.
+    """
     if precision != "auto":
         return precision
-    on_gpu = torch.cuda.is_available() and device != "cpu"
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_computes_bf16()
-    return "bf16" if native else "fp32"
-
-
-def _cpu_computes_bf16() -> bool:
-    """The processor has bf16 instructions; PyTorch has no public function for it."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if torch.cuda.is_available() and device != "cpu":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"  # PyTorch has no public function for it
 
 
 def keep_freed_memory() -> None:
