@@ -34,6 +34,7 @@ class FrontEnd:
     cosines : (mels, coefficients), or None.
     centred : subtract each utterance's mean over time.
     least_deviation : then divide by the standard deviation over time, which is at least this; None: do not divide.
+    unused_mels : the lowest, which are copies of the next one (``KaldiLogMel``).
     """
 
     spectrum: Tensor
@@ -47,6 +48,7 @@ class FrontEnd:
     cosines: Tensor | None
     centred: bool
     least_deviation: float | None
+    unused_mels: int = 0
 
 
 def read_front_end(compute_features: nn.Module, mean_var_norm: nn.Module) -> FrontEnd:
@@ -118,6 +120,7 @@ def _of_kaldi(features: KaldiMFCC) -> dict:
         decibels=10 / math.log(10),
         top_db=None if log_mel.top_db is None else float(log_mel.top_db),
         cosines=features.dct * (math.log(10) / 10),  # of natural logarithms
+        unused_mels=log_mel.unused_mels,
     )
 
 
@@ -148,7 +151,11 @@ def add_computed_front_end(graph: OnnxGraph, front_end: FrontEnd, log_mels: str)
         raise InputError("compute_features: expected KaldiMFCC with 80 mels at 16,000 Hz, as the engines compute them")
     graph.place = "front_end/"
     every = front_end.hop // _KALDI_STEP
-    return _normalised(graph, front_end, graph.op("Slice", log_mels, [0], [2**31], [1], [every]))
+    log_mels = graph.op("Slice", log_mels, [0], [2**31], [1], [every])
+    if unused := front_end.unused_mels:
+        used = [*[unused] * unused, *range(unused, front_end.mels.shape[1])]
+        log_mels = graph.op("Gather", log_mels, used, axis=2)
+    return _normalised(graph, front_end, log_mels)
 
 
 def _normalised(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> tuple[str, Tensor | None]:

@@ -35,6 +35,8 @@ class KaldiLogMel(nn.Module):
     hop_length: step between frames, ms; a multiple of Kaldi's 10 ms, whose frames are subsampled.
     top_db: energies further below the loudest of the utterance are raised to that level, dB; None keeps Kaldi's values.
         Digital silence would otherwise be far below any real recording.
+    unused_mels: the lowest filters, each of which is replaced by a copy of the next one that is used. The two lowest
+        of 80 lie below 90 Hz, where rumble and mains hum change the log-mels more than the speaker does.
 
     Raises
     ------
@@ -42,14 +44,19 @@ class KaldiLogMel(nn.Module):
     """
 
     def __init__(
-        self, n_mels: int = 80, sample_rate: int = 16000, hop_length: int = 10, top_db: float | None = None
+        self,
+        n_mels: int = 80,
+        sample_rate: int = 16000,
+        hop_length: int = 10,
+        top_db: float | None = None,
+        unused_mels: int = 0,
     ) -> None:
         super().__init__()
         if hop_length <= 0 or hop_length % KALDI_HOP_MS:
             raise ValueError(f"hop_length: expected a multiple of {KALDI_HOP_MS} ms, found {hop_length}")
         if sample_rate < 2 * HIGH_HZ:
             raise ValueError(f"sample_rate: expected at least {2 * HIGH_HZ:.0f} Hz, found {sample_rate}")
-        self.top_db = top_db
+        self.top_db, self.unused_mels = top_db, unused_mels
         self.window_samples = sample_rate * WINDOW_MS // 1000
         self.kaldi_hop_samples = sample_rate * KALDI_HOP_MS // 1000
         self.keep_every = hop_length // KALDI_HOP_MS
@@ -57,6 +64,7 @@ class KaldiLogMel(nn.Module):
         hann = torch.hann_window(self.window_samples, periodic=False, dtype=torch.float64)
         self.register_buffer("window", hann.pow(POVEY_POWER).float(), persistent=False)
         filters = mel_filters(n_mels, self.fft_samples, sample_rate)  # (bins, n_mels)
+        filters[:, :unused_mels] = filters[:, unused_mels : unused_mels + 1]
         filters = filters.repeat_interleave(2, dim=0)  # once for the real and once for the imaginary part of a bin
         self.register_buffer("filters", filters, persistent=False)  # (2 * bins, n_mels)
 

@@ -27,9 +27,9 @@ FEATURES = {
     "fbank": lambda: Fbank(n_mels=24, n_fft=512, win_length=20, hop_length=12.5),
     "fbank, odd": lambda: Fbank(n_mels=24, n_fft=401),
     "torchaudio": lambda: TorchaudioMFCC(n_mfcc=20, melkwargs={"n_mels": 24}),
-    "kaldi": lambda: KaldiMFCC(n_mfcc=20, n_mels=24, hop_length=20, top_db=80),
+    "kaldi": lambda: KaldiMFCC(n_mfcc=20, n_mels=24, hop_length=20, top_db=80, unused_mels=2),
     "kaldi, 10 ms": lambda: KaldiMFCC(n_mfcc=20, n_mels=24),
-    "engines": lambda: KaldiMFCC(n_mfcc=20, hop_length=20, top_db=30),
+    "engines": lambda: KaldiMFCC(n_mfcc=20, hop_length=20, top_db=30, unused_mels=2),
     "engines, 10 ms": lambda: KaldiMFCC(n_mfcc=20),
     "torchaudio, log": lambda: TorchaudioMFCC(n_mfcc=20, log_mels=True, melkwargs={"n_mels": 24}),
 }

@@ -59,6 +59,19 @@ def test_an_offset_does_not_matter():
     assert (KaldiLogMel()(wavs + 0.02) - KaldiLogMel()(wavs)).abs().mean() < 1e-4
 
 
+def test_rumble_changes_little_where_the_lowest_mels_are_unused():
+    times_s, voice = np.arange(8000) / 16000, speechlike(8000)
+    rumble = 0.02 * np.sqrt(0.4) * sum(np.sin(2 * np.pi * hz * times_s + hz) for hz in (3, 8, 14, 21, 29))
+    wavs = torch.from_numpy(np.stack([voice, voice + rumble]).astype(np.float32))
+    change = {}
+    for unused in (0, 2):
+        features = KaldiLogMel(unused_mels=unused)(wavs)
+        torch.testing.assert_close(features[:, :, unused:], KaldiLogMel()(wavs)[:, :, unused:])
+        assert (features[:, :, :unused] == features[:, :, unused : unused + 1]).all()
+        change[unused] = float((features[1] - features[0]).abs().mean(dim=0).max())
+    assert change[2] < change[0] / 3
+
+
 def test_a_gain_moves_all_log_mels_alike():
     wavs = torch.from_numpy(speechlike(8000)).unsqueeze(0)
     moved = KaldiLogMel()(0.1 * wavs) - KaldiLogMel()(wavs)
