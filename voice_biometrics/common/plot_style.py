@@ -8,9 +8,11 @@ distinct line style, marker or hatch.
 import textwrap
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from voice_biometrics.common.files import written_whole
 
@@ -41,10 +43,12 @@ def quiet_axes(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, atomically."""
+    """Write the figure as PNG, atomically; 128 colours halve the file, and the time to compress it."""
     figure.dpi = 150
     canvas = FigureCanvasAgg(figure)
     if figure.get_layout_engine():  # takes two passes; savefig draws figures without a layout twice as well
         figure.draw_without_rendering()
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(128, Image.Quantize.FASTOCTREE)
     with written_whole(path) as temporary:
-        canvas.print_png(temporary, pil_kwargs={"compress_level": 2})
+        image.save(temporary, dpi=(150, 150), compress_level=1)

@@ -127,7 +127,9 @@ class GroupReport:
     skipped: dict[str, str]
 
 
-def measure_groups(trials: ScoredTrials, scores: np.ndarray, threshold: float) -> GroupReport:
+def measure_groups(
+    trials: ScoredTrials, scores: np.ndarray, threshold: float, eer: Interval | None = None
+) -> GroupReport:
     """Return EER, and FAR and FRR at ``threshold``, for every group of the manifest.
 
     Arguments
@@ -135,13 +137,14 @@ def measure_groups(trials: ScoredTrials, scores: np.ndarray, threshold: float) -
     trials : with the metadata columns, and ``duration`` (seconds) if known, of their utterances.
     scores : (trials,) finite float, the scores or LLRs that the threshold applies to.
     threshold : accept from this score.
+    eer : of all trials, if it was measured already: resampling them takes longest.
 
     Raises InputError as ``ScoredTrials.bootstrap``.
     """
     manifest, (enrol, test) = trials.utterances, trials.rows
     speaker = pd.factorize(manifest["spk_id"])[0]
     found = _Trials(scores, trials.is_target, speaker[enrol], speaker[test], threshold)
-    overall = found.rates(found.count("all trials", slice(None)), slice(None), trials.bootstrap)
+    overall = found.rates(found.count("all trials", slice(None)), slice(None), trials.bootstrap, eer)
     used = np.union1d(enrol, test)
     tables, skipped = [], {}
     with tqdm(desc="groups", unit="group", delay=2) as bar:
@@ -207,10 +210,16 @@ class _Trials:
         single = "a single speaker, so " if counted.num_speakers == 1 else ""
         return replace(counted, remark=f"{single}no {missing} trials")
 
-    def rates(self, counted: GroupResult, chosen: np.ndarray | slice, bootstrap: SpeakerBootstrap) -> GroupResult:
-        """Add the error rates to a group's counts."""
-        measures = {"eer": Eer(), "far": far_at(self.threshold), "frr": frr_at(self.threshold)}
-        found = bootstrap.intervals(self.score[chosen], measures)
+    def rates(
+        self,
+        counted: GroupResult,
+        chosen: np.ndarray | slice,
+        bootstrap: SpeakerBootstrap,
+        eer: Interval | None = None,
+    ) -> GroupResult:
+        """Add the error rates to a group's counts; ``eer`` if it is known."""
+        measures = {"far": far_at(self.threshold), "frr": frr_at(self.threshold)} | ({} if eer else {"eer": Eer()})
+        found = bootstrap.intervals(self.score[chosen], measures) | ({"eer": eer} if eer else {})
         for name, interval in found.items():
             if interval.lower == interval.upper:  # every usable draw of speakers was the same, so nothing is known
                 found[name] = replace(interval, lower=0.0, upper=1.0)

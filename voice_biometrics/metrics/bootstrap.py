@@ -425,7 +425,7 @@ class MinDcf:
 Measure = MeanCost | Eer | FrrAtFar | MinDcf
 
 
-def band_fars(num_nontarget: int, num_points: int = 25) -> list[float]:
+def band_fars(num_nontarget: int, num_points: int = 15) -> list[float]:
     """Return FARs for a band of FRR intervals: evenly spaced on a DET axis, down to what the trials support."""
     lowest = min(ERRORS_FOR_ANY_CLAIM / num_nontarget, 0.4)
     return ndtr(np.linspace(ndtri(lowest), ndtri(0.5), num_points)).tolist()

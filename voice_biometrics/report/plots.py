@@ -113,6 +113,7 @@ def roc_figure(name: str, curve: Judged | Curve, points: Mapping[str, PointResul
         errors = {"xerr": np.abs(far_ends - far)[:, None], "yerr": _error_bar([point.frr])}
         axes.errorbar(far, frr, markersize=9, zorder=5, clip_on=False, label=legend_text(text), **errors, **style)
     axes.set(xscale="log", xlim=(lowest, 1.0), ylim=(0.0, min(1.02, axes.get_ylim()[1])))
+    axes.xaxis.set_minor_locator(NullLocator())
     _finish_error_axes(figure, axes, {name: curve})
     return figure
 

@@ -84,7 +84,8 @@ def write_evaluation(
     compared = {other.name: compare_systems(clean, other.scores, costs) for other in others}
     curves = {other.name: judge(other, costs, list(evaluation.clean.frr_at)) for other in others}
     decided = _decided(evaluation)
-    groups = measure_groups(clean, *decided[1:])
+    by_llr = decided[1] is evaluation.clean.llrs
+    groups = measure_groups(clean, *decided[1:], None if by_llr else evaluation.clean.eer)
     draw_evaluation(evaluation, groups, curves, subject.folder)
     sections = [
         _headline(evaluation, subject),

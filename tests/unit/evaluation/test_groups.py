@@ -58,6 +58,7 @@ def test_a_group_holds_the_trials_with_both_sides_in_it():
     assert set(rows_of(report, "gender")) == {"f", "m"}
     everyone = report.overall
     assert everyone.num_target + everyone.num_nontarget == len(scores) and everyone.num_speakers == 12
+    assert on_scores(measure_groups, scores, manifest, 1.0, eer=everyone.eer) == report
 
 
 def test_non_targets_across_groups_are_set_against_all_targets():
