@@ -71,7 +71,7 @@ def manifest_sha256(rows: Mapping[str, Mapping]) -> str:
 
 
 class TeacherTargets:
-    """Unit-length, centred teacher embeddings by utterance and speed.
+    """Unit-length, centred teacher embeddings, one for each training utterance at each speed.
 
     The mean over all utterances and speeds is subtracted before the length is set to 1: a teacher's embeddings share a
     large common part, which says nothing about the speaker.
@@ -81,6 +81,11 @@ class TeacherTargets:
     path: written by ``TeacherEmbeddings.write``.
     rows: of the training manifest, by utterance ID, ``wav`` still beginning with ``$data_root``.
     speeds: those of the augmentation.
+
+    Attributes
+    ----------
+    embeddings: (targets, dims) float32, the utterances at the first speed, then at the second, ...
+    speakers: (targets,) numbers; a speaker at another speed is another one.
 
     Raises
     ------
@@ -99,29 +104,28 @@ class TeacherTargets:
         if not np.isfinite(found.embeddings).all():
             row = int(np.argmin(np.isfinite(found.embeddings).all(axis=(0, 2))))
             raise InputError(f"{path}: the embedding of {found.utterances[row]} is not finite; {ADVICE}")
-        self.row_of = {utt_id: row for row, utt_id in enumerate(found.utterances)}
+        self.number_of = {utt_id: number for number, utt_id in enumerate(found.utterances)}
         centred = found.embeddings - found.embeddings.mean(axis=(0, 1))
         lengths = np.linalg.norm(centred, axis=2, keepdims=True)
-        self.embeddings = torch.from_numpy(centred / np.maximum(lengths, 1e-12)).float()  # (speeds, utterances, dims)
+        self.embeddings = torch.from_numpy(centred / np.maximum(lengths, 1e-12)).float().flatten(0, 1)
+        names = [(speed, rows[utt_id]["spk_id"]) for speed in speeds for utt_id in found.utterances]
+        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        self.speakers = torch.tensor([numbers[name] for name in names])
 
-    @property
-    def dims(self) -> int:
-        """Size of an embedding."""
-        return self.embeddings.shape[2]
-
-    def of(self, utterances: Sequence[str], speed_numbers: Sequence[int]) -> torch.Tensor:
-        """Return the targets (utterances, dims), each utterance at one of the speeds."""
-        return self.embeddings[list(speed_numbers), [self.row_of[utt_id] for utt_id in utterances]]
+    def places(self, utterances: Sequence[str], speed_numbers: Sequence[int]) -> Tensor:
+        """Return the places (utterances,) of the targets of utterances, each at one of the speeds."""
+        numbers = torch.tensor([self.number_of[utt_id] for utt_id in utterances])
+        return torch.as_tensor(speed_numbers) * len(self.number_of) + numbers
 
 
 class TeacherLoss(nn.Module):
-    """Cosine distance to the teacher, and recognition of the right teacher embedding among those of the batch.
+    """Cosine distance to the teacher, and recognition of the right teacher embedding among those of all utterances.
 
     The contrastive term is a cross entropy over cosines times ``scale``: each crop must be nearer to the teacher's
-    embedding of its own utterance than to those of other speakers' utterances. Other utterances of the same speaker are
-    left out. Where ``student_dims`` and ``teacher_dims`` differ, a linear map that is trained with the student, and not
-    needed after training, turns one into the other; it must be among the trained modules. Raises InputError if a weight
-    is negative, or the scale is not above 0.
+    embedding of its own utterance than to those of all other speakers' training utterances. Other utterances of the
+    same speaker are left out. Where ``student_dims`` and ``teacher_dims`` differ, a linear map that is trained with the
+    student, and not needed after training, turns one into the other; it must be among the trained modules. Raises
+    InputError if a weight is negative, or the scale is not above 0.
 
     Source: the cross entropy is InfoNCE, van den Oord et al., 2018, arXiv 1807.03748, equation 4, with the teacher's
     embeddings as keys.
@@ -131,7 +135,7 @@ class TeacherLoss(nn.Module):
         self,
         cosine_weight: float = 1.0,
         contrastive_weight: float = 1.0,
-        scale: float = 15.0,
+        scale: float = 20.0,
         student_dims: int = 192,
         teacher_dims: int = 192,
     ) -> None:
@@ -145,31 +149,36 @@ class TeacherLoss(nn.Module):
         same = student_dims == teacher_dims
         self.map = nn.Identity() if same else nn.Linear(student_dims, teacher_dims, bias=False)
         self.teacher_dims = teacher_dims
-        self.find_targets: Callable[[Sequence[str]], Tensor] | None = None  # crop IDs -> (utterances, teacher_dims)
 
-    def forward(self, embeddings: Tensor, speakers: Tensor, crop_ids: Sequence[str]) -> Tensor:
-        """Return the loss of a batch, one of the ``embedding_costs``; ``find_targets`` must be set."""
-        return self.compare(embeddings, self.find_targets(crop_ids).to(embeddings.device), speakers)
+    def use(self, targets: Tensor, speakers: Tensor, find_places: Callable[[Sequence[str]], Tensor]) -> None:
+        """Take the teacher's embeddings.
 
-    def compare(self, embeddings: Tensor, targets: Tensor, speakers: Tensor) -> Tensor:
-        """Return the weighted mean loss of the students' ``embeddings`` (utterances, 1, dims).
+        Arguments
+        ---------
+        targets: (targets, teacher_dims), centred and of unit length.
+        speakers: (targets,) numbers.
+        find_places: from the IDs of crops to the places of their targets (crops,).
 
-        ``targets`` (utterances, teacher_dims) are the teacher's, centred and of unit length; ``speakers`` (utterances,
-        1) are numbers. Raises InputError if the targets have another size than was stated.
+        Raises InputError if the targets have another size than was stated.
         """
         if targets.shape[1] != self.teacher_dims:
             raise InputError(
                 f"teacher loss: expected embeddings of {self.teacher_dims} dims, found {targets.shape[1]}; give "
                 "teacher_dims"
             )
+        self.targets, self.speakers, self.find_places = targets, speakers, find_places  # no buffers: DDP sends those
+
+    def forward(self, embeddings: Tensor, speakers: Tensor, crop_ids: Sequence[str]) -> Tensor:
+        """Return the weighted mean loss of a batch of the student's embeddings (crops, 1, dims)."""
+        self.targets, self.speakers = self.targets.to(embeddings.device), self.speakers.to(embeddings.device)
+        places = self.find_places(crop_ids).to(embeddings.device)
         students = normalize(self.map(embeddings.squeeze(1).float()), dim=1)
-        cosines = students @ targets.T  # (utterances, utterances)
-        loss = self.cosine_weight * (1 - cosines.diagonal().mean())
+        cosines = students @ self.targets.T  # (crops, targets)
+        own = cosines.gather(1, places[:, None])
+        loss = self.cosine_weight * (1 - own.mean())
         if self.contrastive_weight:
-            same_speaker = speakers == speakers.T
-            same_speaker.fill_diagonal_(False)
+            same_speaker = self.speakers[places, None] == self.speakers
+            same_speaker.scatter_(1, places[:, None], False)
             logits = (self.scale * cosines).masked_fill(same_speaker, -torch.inf)
-            loss = loss + self.contrastive_weight * cross_entropy(
-                logits, torch.arange(len(logits), device=logits.device)
-            )
+            loss = loss + self.contrastive_weight * cross_entropy(logits, places)
         return loss

@@ -71,11 +71,13 @@ def attach_teacher(hparams: dict, crops: CropReader) -> None:
         run_on_main(embed_with_teacher, args=[Path(hparams["teacher"])], kwargs=work | {"device": infer_device()})
     targets = TeacherTargets(path, rows, hparams["speeds"])
 
-    def find_targets(crop_ids: Sequence[str]) -> torch.Tensor:
-        return targets.of([whole_utterance(crop) for crop in crop_ids], [crops.speed_number(crop) for crop in crop_ids])
+    def find_places(crop_ids: Sequence[str]) -> torch.Tensor:
+        return targets.places(
+            [whole_utterance(crop) for crop in crop_ids], [crops.speed_number(crop) for crop in crop_ids]
+        )
 
     for cost in costs:
-        cost.find_targets = find_targets
+        cost.use(targets.embeddings, targets.speakers, find_places)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, Te
 from voice_biometrics.training.teachers import CAMPPLUS_CODE, CAMPPLUS_WEIGHTS, Teacher, load_teacher
 
 SPEEDS = [1.0, 0.9]
-ROWS = {name: {"wav": f"$data_root/{name}.wav", "start": 0, "stop": 9, "duration": 1.0} for name in "abc"}
+ROWS = {
+    name: {"wav": f"$data_root/{name}.wav", "start": 0, "stop": 9, "duration": 1.0, "spk_id": spk_id}
+    for name, spk_id in (("a", "anna"), ("b", "bert"), ("c", "anna"))
+}
 
 
 def write_embeddings(path: Path, rows: dict = ROWS, speeds: list[float] = SPEEDS) -> TeacherEmbeddings:
@@ -31,10 +34,11 @@ class TestTargets:
         values = write_embeddings(tmp_path / "teacher.npz").embeddings
         targets = TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
         expected = values[1, 2] - values.reshape(-1, 4).mean(axis=0)
-        found = targets.of(["c", "a"], [1, 0])
-        np.testing.assert_allclose(found[0], expected / np.linalg.norm(expected), rtol=1e-5)
-        assert found.shape == (2, 4) and targets.dims == 4
-        torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+        places = targets.places(["c", "a"], [1, 0])
+        np.testing.assert_allclose(targets.embeddings[places[0]], expected / np.linalg.norm(expected), rtol=1e-5)
+        torch.testing.assert_close(targets.embeddings.norm(dim=1), torch.ones(6))
+        assert places.tolist() == [5, 0] and len(set(targets.speakers.tolist())) == 4
+        assert targets.speakers[0] == targets.speakers[2] != targets.speakers[3]
 
     def test_a_missing_or_broken_file_is_named(self, tmp_path):
         with pytest.raises(InputError, match=r"teacher\.npz.*missing"):
@@ -62,41 +66,45 @@ class TestTargets:
             TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
 
 
+def loss_of(students: torch.Tensor, targets: torch.Tensor, speakers: list[int], places: list[int], **options):
+    """Return the loss of ``students`` (crops, dims) whose targets are at ``places``."""
+    loss = TeacherLoss(student_dims=students.shape[1], teacher_dims=targets.shape[1], **options)
+    loss.use(targets, torch.tensor(speakers), lambda crop_ids: torch.tensor(places))
+    return loss(students.unsqueeze(1), None, ["a crop"] * len(students))
+
+
 class TestLoss:
     def test_hand_computed_value(self):
-        students = torch.tensor([[[2.0, 0.0]], [[0.0, 3.0]]])
-        targets = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-        loss = TeacherLoss(cosine_weight=2, contrastive_weight=3, scale=5, student_dims=2, teacher_dims=2)
+        targets = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        students = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+        options = {"cosine_weight": 2, "contrastive_weight": 3, "scale": 5}
         cosine = 1 - (1.0 + 0.8) / 2
-        first = math.log(1 + math.exp(5 * (0.6 - 1.0)))
-        second = math.log(1 + math.exp(5 * (0.0 - 0.8)))
-        found = loss.compare(students, targets, torch.tensor([[0], [1]]))
+        first = math.log(1 + math.exp(5 * (0.6 - 1.0)) + math.exp(5 * (0.0 - 1.0)))
+        second = math.log(1 + math.exp(5 * (0.0 - 0.8)) + math.exp(5 * (1.0 - 0.8)))
+        found = loss_of(students, targets, [0, 1, 2], [0, 1], **options)
         assert found.item() == pytest.approx(2 * cosine + 3 * (first + second) / 2, rel=1e-5)
 
     def test_other_utterances_of_the_same_speaker_are_left_out(self):
-        students = torch.nn.functional.normalize(torch.randn(2, 1, 4, generator=torch.manual_seed(0)), dim=2)
-        targets = torch.nn.functional.normalize(torch.randn(2, 4, generator=torch.manual_seed(1)), dim=1)
-        loss = TeacherLoss(0, 1, student_dims=4, teacher_dims=4)
-        assert loss.compare(students, targets, torch.tensor([[7], [7]])).item() == pytest.approx(0, abs=1e-6)
-        assert loss.compare(students, targets, torch.tensor([[7], [8]])).item() > 0.01
+        students, targets = torch.randn(2, 4, generator=torch.manual_seed(0)), torch.eye(4)
+        only_contrastive = {"cosine_weight": 0, "contrastive_weight": 1}
+        assert loss_of(students, targets, [7] * 4, [0, 1], **only_contrastive).item() == pytest.approx(0, abs=1e-6)
+        assert loss_of(students, targets, [7, 7, 7, 8], [0, 1], **only_contrastive).item() > 0.01
 
     def test_the_length_of_the_students_embedding_does_not_matter(self):
-        students, targets = torch.randn(3, 1, 4), torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
-        speakers = torch.arange(3).unsqueeze(1)
-        loss = TeacherLoss(student_dims=4, teacher_dims=4)
-        torch.testing.assert_close(
-            loss.compare(students, targets, speakers), loss.compare(9 * students, targets, speakers)
-        )
+        students, targets = torch.randn(3, 4), torch.eye(4)
+        torch.testing.assert_close(*(loss_of(k * students, targets, [0, 1, 2, 3], [0, 1, 2]) for k in (1, 9)))
 
     def test_a_student_of_other_dims_is_mapped(self):
         loss = TeacherLoss(student_dims=3, teacher_dims=4)
-        students, targets = torch.randn(3, 1, 3, requires_grad=True), torch.eye(4)[:3]
-        loss.compare(students, targets, torch.arange(3).unsqueeze(1)).backward()
+        loss.use(torch.eye(4), torch.arange(4), lambda crop_ids: torch.arange(3))
+        students = torch.randn(3, 1, 3, requires_grad=True)
+        loss(students, None, "abc").backward()
         assert students.grad.abs().sum() > 0 and loss.map.weight.grad.abs().sum() > 0
+        assert list(loss.state_dict()) == ["map.weight"]
 
     def test_a_teacher_of_other_dims_than_stated_and_bad_weights_are_refused(self):
         with pytest.raises(InputError, match="192 dims, found 4"):
-            TeacherLoss().compare(torch.randn(2, 1, 192), torch.eye(4)[:2], torch.arange(2).unsqueeze(1))
+            TeacherLoss().use(torch.eye(4), torch.arange(4), None)
         for options in ({"cosine_weight": -1}, {"contrastive_weight": -1}, {"scale": 0}):
             with pytest.raises(InputError, match="teacher loss"):
                 TeacherLoss(**options)
@@ -123,6 +131,7 @@ def rows(speakers) -> dict:
     return {
         f"{path.parent.name}-{path.stem}": {
             "wav": f"$data_root/{path.relative_to(speakers)}",
+            "spk_id": path.parent.name,
             "start": 0,
             "stop": len(read_audio(path, 16000)),
             "duration": len(read_audio(path, 16000)) / 16000,
