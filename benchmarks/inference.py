@@ -36,7 +36,7 @@ from voice_biometrics.common.audio import read_audio
 from voice_biometrics.inference.embedder import INPUT, Embedder
 from voice_biometrics.inference.model_folder import ENGINE_NAME, read_model_folder
 from voice_biometrics.inference.store import Gallery, Store
-from voice_biometrics.inference.voiceprints import Template
+from voice_biometrics.inference.voiceprints import Template, template_of_one
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_RATE = 16000
@@ -469,7 +469,7 @@ def voices(number: int) -> Iterator[tuple[str, Template]]:
         embeddings = rng.standard_normal((min(AT_ONCE, number - start), DIMS), np.float32)
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
         for place, embedding in enumerate(embeddings, start=start):
-            yield f"voice {place}", Template(FINGERPRINT, 1, 4.0, embedding)
+            yield f"voice {place}", template_of_one(FINGERPRINT, 4.0, embedding)
 
 
 def files_of(options: argparse.Namespace) -> list[Path]:

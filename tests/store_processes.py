@@ -23,7 +23,7 @@ NUM_KILLS = 20
 def template(seed: int, num_recordings: int = 1, fingerprint: str = MODEL) -> Template:
     """Return a random template of 2.5 s of speech."""
     embedding = np.random.default_rng(seed).standard_normal(DIMS).astype(np.float32)
-    return Template(fingerprint, num_recordings, 2.5, embedding)
+    return Template(fingerprint, num_recordings, 2.5, embedding, np.tile(embedding.astype("<f2"), (num_recordings, 1)))
 
 
 def name_to_forget(number: int) -> str:

@@ -12,7 +12,7 @@ from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from tests.model_folders import DIMS, FINGERPRINTS, write_toy_model_folder
 from voice_biometrics.inference.store import Gallery, Store
-from voice_biometrics.inference.voiceprints import Template
+from voice_biometrics.inference.voiceprints import template_of_one
 from voice_biometrics.scoring.embedding_parts import read_parts
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def store(tmp_path_factory) -> Path:
     path, rng = tmp_path_factory.mktemp("store") / "voices.db", np.random.default_rng(0)
     embeddings = rng.standard_normal((NUM_VOICES, DIMS)).astype(np.float32)
     embeddings *= rng.uniform(0.5, 1, (NUM_VOICES, 1)) / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    voices = ((f"voice {n}", Template(FINGERPRINTS["fp32"], 2, 5.0, row)) for n, row in enumerate(embeddings))
+    voices = ((f"voice {n}", template_of_one(FINGERPRINTS["fp32"], 5.0, row)) for n, row in enumerate(embeddings))
     Store(path, create=True).add_all(voices)
     return path
 

@@ -14,7 +14,14 @@ from voice_biometrics.inference.decisions import choose_point, identification_po
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.model_folder import read_model_folder
 from voice_biometrics.inference.store import Gallery, Store
-from voice_biometrics.inference.voiceprints import Template, another_model, checked_name, scaled_for_scoring, unit
+from voice_biometrics.inference.voiceprints import (
+    Template,
+    another_model,
+    checked_name,
+    scaled_for_scoring,
+    template_of_one,
+    unit,
+)
 
 RecordingSource = str | Path | BinaryIO | Recording
 DEFAULT_USE = "smart_speaker"
@@ -170,7 +177,7 @@ class Recognizer:
             embedding = unit(self.embed(recording.samples))
         except InputError as error:
             raise InputError(f"{recording.name}: {error}") from error
-        return Template(self.entry.fingerprint, 1, recording.speech_s, embedding)
+        return template_of_one(self.entry.fingerprint, recording.speech_s, embedding)
 
     def _verdict(self, name: str | None, enrolled: Template, test: Template, read: list[Recording]) -> Verdict:
         score = float(scaled_for_scoring(enrolled.embedding) @ test.embedding)

@@ -1,9 +1,10 @@
 """The store of enrolled voices: one SQLite file that only its owner may read, encrypted if a key is given.
 
-Tables (``user_version``, the version of this format, is 2; version 1 is converted when it is opened):
+Tables (``user_version``, the version of this format, is 3; versions 1 and 2 are converted when they are opened):
 
     store     one row: store_id (random), key_check (None: not encrypted), to_wipe (forgotten voices still in the log)
-    voices    voice_id, lookup (2 bytes of a keyed digest of the name; zero: wiped), name, template (``voiceprints``)
+    voices    voice_id, lookup (2 bytes of a keyed digest of the name; zero: wiped), name, template and marks
+              (``voiceprints``)
 
 Every change is one transaction that is on the disk before it is confirmed. SQLite leaves copies of rows that it moves
 within the file, even with secure_delete. So rows are never moved: they are appended, and overwritten in place with
@@ -38,15 +39,17 @@ from voice_biometrics.inference.voiceprints import (
     unpack_table,
 )
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x564F4943  # "VOIC", so that another program's database is not taken for a store
 SCHEMA = (
     "CREATE TABLE store (row INTEGER PRIMARY KEY CHECK (row = 1), store_id BLOB, key_check BLOB, to_wipe INTEGER)",
     "CREATE TABLE voices (voice_id INTEGER PRIMARY KEY, lookup BLOB NOT NULL, name BLOB NOT NULL, "
-    "template BLOB NOT NULL)",
+    "template BLOB NOT NULL, marks BLOB NOT NULL)",
     "CREATE INDEX lookups ON voices (lookup)",
 )
-SCHEMA_1 = (SCHEMA[0], SCHEMA[1].replace("lookup BLOB NOT NULL", "lookup BLOB NOT NULL UNIQUE"))
+SCHEMA_2 = (SCHEMA[0], SCHEMA[1].replace(", marks BLOB NOT NULL", ""), SCHEMA[2])
+SCHEMA_1 = (SCHEMA[0], SCHEMA_2[1].replace("lookup BLOB NOT NULL", "lookup BLOB NOT NULL UNIQUE"))
+SCHEMAS = {1: SCHEMA_1, 2: SCHEMA_2, FORMAT: SCHEMA}
 WIPED = "X'0000'"  # the lookup of a wiped row
 SETTINGS = ("secure_delete = ON", "synchronous = FULL", "temp_store = MEMORY", "trusted_schema = OFF")
 WAIT_S = 10.0  # for another process that writes
@@ -175,14 +178,17 @@ class Store:
 
     def items(self) -> Iterator[tuple[str, Template]]:
         """Yield name and template of every voice, in the order of their enrolment."""
-        for _, names, rows in self.blocks():
-            yield from zip(names, map(unpack, rows), strict=True)
+        after = 0
+        while rows := self._rows(after, with_marks=True):
+            yield from ((name, unpack(row, marks)) for _, name, row, marks in rows)
+            after = rows[-1][0]
 
     def blocks(self, after: int = 0) -> Iterator[tuple[list[int], list[str], list[bytes]]]:
         """Yield voice_ids above ``after``, names and packed templates (``unpack_table``), many voices at a time."""
         while rows := self._rows(after):
-            yield tuple(map(list, zip(*rows, strict=True)))
-            after = rows[-1][0]
+            ids, names, templates, _ = map(list, zip(*rows, strict=True))
+            yield ids, names, templates
+            after = ids[-1]
 
     @one_line_errors
     def wiped_ids(self) -> list[int]:
@@ -234,7 +240,7 @@ class Store:
         self.seal = self._checked_seal(key)
         if version != FORMAT:
             if not can_write:
-                raise InputError("it is a store of version 1: open it once where it can be written, to convert it")
+                raise InputError(f"it is a store of version {version}: open it where it can be written, to convert it")
             self._rebuild()
         if can_write and self._scalar("SELECT to_wipe FROM store"):
             self._empty_log()
@@ -242,13 +248,12 @@ class Store:
     def _checked_version(self) -> int:
         if self._scalar("PRAGMA application_id") != APPLICATION_ID:
             raise InputError("expected a store of voices, found another database; give another --store")
-        schemas = {1: SCHEMA_1, FORMAT: SCHEMA}
-        if (version := self._scalar("PRAGMA user_version")) not in schemas:
+        if (version := self._scalar("PRAGMA user_version")) not in SCHEMAS:
             raise InputError(
-                f"it is a store of version {version}, this program knows versions 1 and {FORMAT}: export it with the "
+                f"it is a store of version {version}, this program knows versions 1 to {FORMAT}: export it with the "
                 "program that made it, and import that into a new store"
             )
-        if self._column("sql", "sql IS NOT NULL", "sqlite_schema") != list(schemas[version]):
+        if self._column("sql", "sql IS NOT NULL", "sqlite_schema") != list(SCHEMAS[version]):
             raise InputError("its tables are not those of a store of voices; restore a backup")
         return version
 
@@ -283,8 +288,9 @@ class Store:
             template = enrolled[1].joined(template)
             self._wipe(enrolled[0])
         sealed = self.seal.close(name.encode(), "name"), self.seal.close(template.to_bytes(), f"template {name}")
-        query = "INSERT INTO voices (lookup, name, template) VALUES (?, ?, ?)"
-        self.database.execute(query, (self.seal.lookup(name), *sealed))
+        marks = self._sealed_marks(name, template.marks.tobytes())
+        query = "INSERT INTO voices (lookup, name, template, marks) VALUES (?, ?, ?, ?)"
+        self.database.execute(query, (self.seal.lookup(name), *sealed, marks))
         return template
 
     def _found(self, name: str) -> tuple[int, Template]:
@@ -301,18 +307,23 @@ class Store:
         return next(filter(None, map(self._find_spelled, spellings)), None)
 
     def _find_spelled(self, name: str) -> tuple[int, Template] | None:
-        query = "SELECT voice_id, name, template FROM voices WHERE lookup = ? AND (? OR name = ?)"
+        query = "SELECT voice_id, name, template, marks FROM voices WHERE lookup = ? AND (? OR name = ?)"
         is_encrypted = self.seal.cipher is not None  # else SQLite compares the names
         values = (self.seal.lookup(name), is_encrypted, name.encode())
-        for voice_id, sealed, row in self.database.execute(query, values):
+        for voice_id, sealed, row, marks in self.database.execute(query, values):
             if self._open_name(sealed) == name:
-                return voice_id, unpack(self.seal.open(row, f"template {name}"))
+                opened = self.seal.open(row, f"template {name}"), self.seal.open(marks, f"marks {name}")
+                return voice_id, unpack(*opened)
         return None
 
     def _wipe(self, voice_id: int) -> None:
         """Overwrite a row with zeros: values of the same size are written in place."""
-        zeros = ", ".join(f"{column} = zeroblob(length({column}))" for column in ("lookup", "name", "template"))
+        columns = ("lookup", "name", "template", "marks")
+        zeros = ", ".join(f"{column} = zeroblob(length({column}))" for column in columns)
         self.database.execute(f"UPDATE voices SET {zeros} WHERE voice_id = ?", (voice_id,))
+
+    def _sealed_marks(self, name: str, marks: bytes) -> bytes:
+        return self.seal.close(marks, f"marks {name}")
 
     def _empty_log(self) -> bool:
         """Write the log's pages to the file and empty it; False when that has to wait."""
@@ -326,14 +337,16 @@ class Store:
         return True
 
     def _rebuild(self) -> None:
-        """Copy all voices to a new table, also from version 1; SQLite fills the pages of the old one with zeros."""
+        """Copy all voices to a new table, also from old versions; SQLite fills the pages of the old one with zeros."""
         self.database.create_function("lookup_of", 1, lambda name: self.seal.lookup(self._open_name(name)))
+        self.database.create_function("no_marks", 1, lambda name: self._sealed_marks(self._open_name(name), b""))
         with self._change():
-            self._checked_version()  # another process may have been faster
+            version = self._checked_version()  # another process may have been faster
+            marks = "marks" if version == FORMAT else "no_marks(name)"
             self.database.execute("ALTER TABLE voices RENAME TO old")
             self.database.execute(SCHEMA[1])
             self.database.execute(
-                "INSERT INTO voices SELECT voice_id, lookup_of(name), name, template FROM old "
+                f"INSERT INTO voices SELECT voice_id, lookup_of(name), name, template, {marks} FROM old "
                 f"WHERE lookup != {WIPED} ORDER BY voice_id"
             )
             self.database.execute("DROP TABLE old")
@@ -342,14 +355,18 @@ class Store:
             self.database.execute("UPDATE store SET to_wipe = to_wipe + 1")
 
     @one_line_errors
-    def _rows(self, after: int) -> list[tuple[int, str, bytes]]:
+    def _rows(self, after: int, with_marks: bool = False) -> list[tuple[int, str, bytes, bytes]]:
         rows = self.database.execute(
-            f"SELECT voice_id, name, template FROM voices WHERE voice_id > ? AND +lookup != {WIPED} "
+            f"SELECT voice_id, name, template, marks FROM voices WHERE voice_id > ? AND +lookup != {WIPED} "
             f"ORDER BY voice_id LIMIT {ROWS_AT_ONCE}",
             (after,),
-        ).fetchall()
-        named = [(voice_id, self._open_name(name), row) for voice_id, name, row in rows]
-        return [(voice_id, name, self.seal.open(row, f"template {name}")) for voice_id, name, row in named]
+        )
+        opened = []
+        for voice_id, sealed, row, marks in rows:
+            name = self._open_name(sealed)
+            marks = self.seal.open(marks, f"marks {name}") if with_marks else b""
+            opened.append((voice_id, name, self.seal.open(row, f"template {name}"), marks))
+        return opened
 
     def _open_name(self, sealed: bytes) -> str:
         try:

@@ -7,7 +7,7 @@ from tests.store_processes import DIMS, MODEL, template
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference import store as store_module
 from voice_biometrics.inference.store import Gallery, Store
-from voice_biometrics.inference.voiceprints import Template, scaled_for_scoring, unit
+from voice_biometrics.inference.voiceprints import scaled_for_scoring, template_of_one, unit
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ def test_changes_by_this_and_another_process_are_read_and_nothing_else(store, mo
     gallery, other, probe = Gallery(store, MODEL), Store(store.path), unit(template(77).embedding)
     read = []
     rows = Store._rows
-    monkeypatch.setattr(Store, "_rows", lambda self, after: read.extend(found := rows(self, after)) or found)
+    monkeypatch.setattr(Store, "_rows", lambda *args: read.extend(found := rows(*args)) or found)
     gallery.refresh()
     assert read == []
     other.add_all((f"new {number}", template(100 + number)) for number in range(3))
     store.add("voice 5", template(99), join=True)
     other.forget("voice 7")
     gallery.refresh()
-    assert [name for _, name, _ in read] == ["new 0", "new 1", "new 2", "voice 5"]
+    assert [name for _, name, *_ in read] == ["new 0", "new 1", "new 2", "voice 5"]
     monkeypatch.undo()
     check(gallery, store, probe)
     other.forget("new 2")  # the newest, whose number would be given again
@@ -61,7 +61,7 @@ def test_changes_by_this_and_another_process_are_read_and_nothing_else(store, mo
 
 def test_a_voice_of_another_model_is_refused_by_name_until_it_is_forgotten(store):
     gallery = Gallery(store, MODEL)
-    store.add("odd", Template("cd" * 32, 1, 2.5, np.ones(2 * DIMS, np.float32)))
+    store.add("odd", template_of_one("cd" * 32, 2.5, np.ones(2 * DIMS, np.float32)))
     for read in (gallery.refresh, gallery.refresh, lambda: Gallery(store, MODEL)):
         with pytest.raises(InputError, match="odd was enrolled with model cdcdcdcdcdcd.*abababababab"):
             read()

@@ -1,5 +1,8 @@
 """The store of enrolled voices: private, exact, and refusing what it should."""
 
+import base64
+import io
+import json
 import os
 import secrets
 import sqlite3
@@ -12,14 +15,25 @@ import pytest
 from tests.store_processes import DIMS, MODEL, bytes_of, template
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference.store import Seal, Store
-from voice_biometrics.inference.voiceprints import unpack
+from voice_biometrics.inference.voiceprints import read_voices, unpack, write_voices
 
 OTHER_MODEL = "cd" * 32
-TABLES_1 = (
-    "CREATE TABLE store (row INTEGER PRIMARY KEY CHECK (row = 1), store_id BLOB, key_check BLOB, to_wipe INTEGER)",
-    "CREATE TABLE voices (voice_id INTEGER PRIMARY KEY, lookup BLOB NOT NULL UNIQUE, name BLOB NOT NULL, "
-    "template BLOB NOT NULL)",
+STORE_TABLE = (
+    "CREATE TABLE store (row INTEGER PRIMARY KEY CHECK (row = 1), store_id BLOB, key_check BLOB, to_wipe INTEGER)"
 )
+TABLES = {
+    1: (
+        STORE_TABLE,
+        "CREATE TABLE voices (voice_id INTEGER PRIMARY KEY, lookup BLOB NOT NULL UNIQUE, name BLOB NOT NULL, "
+        "template BLOB NOT NULL)",
+    ),
+    2: (
+        STORE_TABLE,
+        "CREATE TABLE voices (voice_id INTEGER PRIMARY KEY, lookup BLOB NOT NULL, name BLOB NOT NULL, "
+        "template BLOB NOT NULL)",
+        "CREATE INDEX lookups ON voices (lookup)",
+    ),
+}
 
 
 @pytest.fixture(params=["plain", "encrypted"])
@@ -183,35 +197,37 @@ def test_a_store_of_another_version_or_with_other_tables_is_refused(tmp_path):
     store.database.execute("CREATE TRIGGER t AFTER INSERT ON voices BEGIN DELETE FROM voices; END")
     with pytest.raises(InputError, match="its tables"):
         Store(tmp_path / "voices.db")
-    store.database.execute("PRAGMA user_version = 3")
-    with pytest.raises(InputError, match="version 3.*export"):
+    store.database.execute("PRAGMA user_version = 4")
+    with pytest.raises(InputError, match="version 4.*export"):
         Store(tmp_path / "voices.db")
 
 
-def write_version_1(path, key_file):
-    """Write the store that versions before this one wrote: the name, or its whole digest, is a unique column."""
+def write_old_version(version, path, key_file):
+    """Write the store that earlier versions wrote; in the first the name, or its whole digest, is a unique column."""
     store_id = bytes(range(16))
     seal = Seal(None if key_file is None else key_file.read_bytes(), store_id)
     database = sqlite3.connect(path, isolation_level=None)
     path.chmod(0o600)
-    for setting in ("application_id = 0x564F4943", "user_version = 1", "journal_mode = WAL"):
+    for setting in ("application_id = 0x564F4943", f"user_version = {version}", "journal_mode = WAL"):
         database.execute(f"PRAGMA {setting}")
-    for table in TABLES_1:
+    for table in TABLES[version]:
         database.execute(table)
     key_check = None if key_file is None else seal.close(b"", "key check")
     database.execute("INSERT INTO store VALUES (1, ?, ?, 0)", (store_id, key_check))
     for number in range(50):
         name = f"voice {number}"
         lookup = name.encode() if key_file is None else secrets.token_bytes(32)
+        lookup = lookup if version == 1 else seal.lookup(name)
         sealed = seal.close(name.encode(), "name"), seal.close(template(number).to_bytes(), f"template {name}")
         database.execute("INSERT INTO voices (lookup, name, template) VALUES (?, ?, ?)", (lookup, *sealed))
     database.execute("DELETE FROM voices WHERE voice_id = 5")
     database.close()
 
 
-def test_a_store_of_version_1_is_converted_where_it_can_be_written(arguments, monkeypatch):
-    write_version_1(**arguments)
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="version 1.*can be written"):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_an_earlier_version_is_converted_where_it_can_be_written(arguments, monkeypatch, version):
+    write_old_version(version, **arguments)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=f"version {version}.*can be written"):
         patch.setattr(os, "access", lambda path, mode: False)
         Store(**arguments)
     for _ in range(2):
@@ -219,9 +235,34 @@ def test_a_store_of_version_1_is_converted_where_it_can_be_written(arguments, mo
         expected = {f"voice {number}": template(number).to_bytes() for number in range(50) if number != 4}
         assert {name: voice.to_bytes() for name, voice in store.items()} == expected
         assert store.get("voice 7").to_bytes() == template(7).to_bytes()
-        assert store.database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert store.get("voice 7").holds(template(7).embedding)
+        assert store.database.execute("PRAGMA user_version").fetchone() == (3,)
     assert store.forget("voice 9") and b"voice 9" not in bytes_of(arguments["path"])
     assert template(9).embedding.tobytes() not in bytes_of(arguments["path"])
+
+
+def test_marks_of_recordings_are_joined_exported_and_wiped_with_the_voice(arguments):
+    store = Store(**arguments, create=True)
+    store.add("anna", template(1))
+    for seed in (2, 3):
+        store.add("anna", template(seed), join=True)
+    (_, voice), *_ = store.items()
+    assert [voice.holds(template(seed).embedding) for seed in (1, 2, 3, 4)] == [True, True, True, False]
+    exported = io.BytesIO()
+    write_voices(store.items(), exported)
+    ((_, imported),) = read_voices(io.BytesIO(exported.getvalue()), "export")
+    np.testing.assert_array_equal(imported.marks, voice.marks)
+    assert store.forget("anna")
+    for seed in (1, 2, 3):
+        assert template(seed).marks.tobytes() not in bytes_of(arguments["path"])
+
+
+def test_an_export_of_version_1_is_read():
+    fields = {"name": "anna", "fingerprint": MODEL, "num_recordings": 1, "speech_s": 2.5}
+    fields["embedding"] = base64.b64encode(template(1).embedding.tobytes()).decode()
+    lines = [json.dumps(line) for line in ({"format": "enrolled voices", "version": 1}, fields)]
+    ((_, voice),) = read_voices(io.BytesIO("\n".join(lines).encode()), "export")
+    assert voice.to_bytes() == template(1).to_bytes() and voice.holds(template(1).embedding)
 
 
 def test_a_damaged_store_is_told(tmp_path):
@@ -242,7 +283,9 @@ def test_a_row_that_cannot_be_a_template_is_told():
     all_zero, no_recordings = row[:40] + bytes(4 * DIMS), row[:32] + bytes(4) + row[36:]
     for damaged in (too_short, not_finite, all_zero, no_recordings):
         with pytest.raises(InputError, match="the store is damaged"):
-            unpack(damaged)
+            unpack(damaged, b"")
+    with pytest.raises(InputError, match="marks.*the store is damaged"):
+        unpack(row, bytes(31))
 
 
 def test_a_store_that_is_kept_busy_is_told(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tests.store_processes import NUM_FORGOTTEN, NUM_KILLS, bytes_of, name_to_forget, template
 from voice_biometrics.inference.store import Store
+from voice_biometrics.inference.voiceprints import template_of_one
 
 ROOT = Path(__file__).parents[3]
 PIECE = 12  # bytes of an embedding that no other holds by chance
@@ -60,7 +61,7 @@ def test_forgetting_writes_a_few_pages_whatever_the_size_of_the_store(tmp_path):
         path = tmp_path / f"{dims}.db"
         store = Store(path, create=True)
         embeddings = np.random.default_rng(0).standard_normal((200, dims), np.float32)
-        of_dims = [type(template(0))("ab" * 32, 1, 2.5, embedding) for embedding in embeddings]
+        of_dims = [template_of_one("ab" * 32, 2.5, embedding) for embedding in embeddings]
         store.add_all((f"voice {number}", voice) for number, voice in enumerate(of_dims))
         store._empty_log()
         before = path.read_bytes()

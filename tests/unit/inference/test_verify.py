@@ -160,7 +160,7 @@ def test_a_faulty_file_imports_nothing(run, folder):
         status, _, error = run("import", "voices.jsonl")
         assert status == NOT_JUDGED and re.search(told, error) and error.count("\n") == 1, line[:100]
         assert run("list")[1].splitlines() == ["anna: 1 recording, 2.0 s, model abababababab"], line[:100]
-    for faulty in ("", anna, head.replace("1", "2")):
+    for faulty in ("", anna, head.replace("2", "3")):
         (folder / "voices.jsonl").write_text(faulty + "\n")
         assert "line 1" in run("import", "voices.jsonl", "--store", "new.db")[2]
 

@@ -11,7 +11,7 @@
  */
 
 import { BackendError } from "./backend.js";
-import { checkedName, disagreeing, holds, llrOf, mean, pointsFor, scoreOf, unit } from "./decisions.js";
+import { checkedName, disagreeing, holds, llrOf, markOf, mean, pointsFor, scoreOf, unit } from "./decisions.js";
 import { recordingOf, repeatTo } from "./recording.js";
 import { decodeWav } from "./voice.js";
 
@@ -51,6 +51,7 @@ export class LocalBackend {
       num_recordings: kept.length,
       speech_s: kept.reduce((total, place) => total + read[place].speechS, 0),
       embedding: mean(embeddings),
+      marks: embeddings.map(markOf),
     };
     await this.store.add(voice);
     const warnings = [
@@ -105,7 +106,8 @@ export class LocalBackend {
       const audio = blob instanceof File ? await this.decode(blob) : mono(decodeWav(await blob.arrayBuffer()));
       const recording = await recordingOf(audio, name, { ...this.model.info, ...this.model.limits }, this.detect);
       const samples = repeatTo(recording.samples, Math.round(this.model.limits.min_duration_s * this.model.info.sample_rate));
-      read.push({ ...recording, num_recordings: 1, embedding: unit(await this.embed(samples)) });
+      const embedding = unit(await this.embed(samples));
+      read.push({ ...recording, num_recordings: 1, embedding, marks: [markOf(embedding)] });
     }
     return read;
   }

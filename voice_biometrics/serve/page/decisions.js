@@ -8,7 +8,8 @@
 import { BackendError } from "./backend.js";
 
 const MAX_NAME = 100; // characters
-const SAME_RECORDING = 1e-3; // between two embeddings of length 1
+const MARK_DIMS = 16; // numbers of an embedding by which a recording is recognised
+const SAME_RECORDING = 0.01; // between two marks
 const ERRORS_FOR_30_PER_CENT = 30;
 
 /** Return a valid name of a voice; BackendError for one that could not be displayed or typed. */
@@ -60,10 +61,14 @@ export function disagreeing(model, embeddings) {
   return [...embeddings.keys()].filter((place) => !(agree[place] || fits[place]));
 }
 
-/** Tell if one of the recordings of a voice has this embedding; of three or more, their mean does not tell. */
-export function holds({ num_recordings, embedding }, other) {
-  const rest = norm(embedding.map((value, dim) => num_recordings * value - other[dim]));
-  return num_recordings <= 2 && Math.abs(rest - (num_recordings - 1)) < SAME_RECORDING;
+/** Return the first numbers of an embedding, by which its recording is recognised. */
+export function markOf(embedding) {
+  return embedding.slice(0, MARK_DIMS);
+}
+
+/** Tell if one of the recordings of a voice has this embedding; a voice of an earlier version has no marks. */
+export function holds({ marks = [] }, embedding) {
+  return marks.some((mark) => norm(mark.map((value, dim) => value - embedding[dim])) < SAME_RECORDING);
 }
 
 /** Return the operating points of all uses, for one recording against `numVoices` enrolled voices. */

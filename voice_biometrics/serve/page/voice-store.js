@@ -1,7 +1,7 @@
 /**
  * Enrolled voices in the browser: IndexedDB, which keeps them when the page is closed, or memory where there is none.
  *
- * A voice is `{name, fingerprint, num_recordings, speech_s, embedding}`. Both stores have the same methods, which
+ * A voice is `{name, fingerprint, num_recordings, speech_s, embedding, marks}`. Both stores have the same methods, which
  * reject with a BackendError: `all()`, `get(name)`, `add(voice)` and `remove(name)`.
  */
 
