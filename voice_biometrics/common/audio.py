@@ -8,19 +8,30 @@ import functools
 import io
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from voice_biometrics.common.audio_headers import (
+    FOREIGN_HEAD_BYTES,
+    MOST_FRAMES,
+    foreign_content,
+    mp3_without_guess,
+    repaired_wav,
+)
 from voice_biometrics.common.errors import InputError
 
 ADVICE = "repair or remove the file (--check_audio True skips such training files)"
 
-
 WAV_FORMATS = ("WAV", "WAVEX")
-MAX_HEADER_BYTES = 1 << 16  # the data chunk of a WAV begins within these
+CLAIMED_SIZE = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)$", re.MULTILINE)
+UNKNOWN_SIZE = 0x7FFF0000  # writers of streams put this size or a larger one in the header
+TOLERATED_BYTES = 64  # some writers count the header as data
+FRAMES_AT_ONCE = 1 << 18
+MOST_REPAIRED_BYTES = 2**28  # of a descriptor
 TAR_MEMBER = re.compile(r"(.+\.tar):(\d+):(\d+)")
 MOST_OPEN_TARS = 256
 CANCELLING = 0.1  # channels whose mean has less than this fraction of their RMS (-20 dB) are not averaged
@@ -31,13 +42,14 @@ SAME_SOUND = 0.6  # correlation of the levels of two channels; one person at two
 STRONG_LOW = "strong energy below the voice (an offset or rumble): use a high-pass filter or another microphone"
 DIFFERENT_SOUNDS = "different sounds on its channels, such as two people: choose one with --channel"
 LEVEL_FRAME_S, LEVEL_RANGE_DB = 0.1, 40.0
-FOREIGN_CONTENT = (
-    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer; fetch the file with: git lfs pull"),
-    (re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page; download the file again"),
-    (re.compile(rb".{4}ftyp", re.DOTALL), "MPEG-4 audio; convert it: ffmpeg -i FILE -ac 1 -ar 16000 FILE.wav"),
-    (re.compile(rb"\x1a\x45\xdf\xa3"), "WebM or Matroska; convert it: ffmpeg -i FILE -ac 1 -ar 16000 FILE.wav"),
-    (re.compile(rb"\Z"), "empty: no bytes"),
-)
+
+
+class ForwardSoundFile(soundfile.SoundFile):
+    """A file that is only read forwards: soundfile seeks after each read, which fails if a header is wrong."""
+
+    def seekable(self) -> bool:
+        """Return False."""
+        return False
 
 
 def read_audio(
@@ -51,11 +63,7 @@ def read_audio(
     """
     path, channel = split_channel(path)
     try:
-        with open_audio(path) as audio:
-            file_rate = audio.samplerate
-            first = audio.seek(start) if start and audio.seekable() else 0  # telephone codecs are read from the start
-            count = (audio.frames if stop is None else stop) - first
-            samples = audio.read(count, dtype="float32", always_2d=True)[start - first :]
+        file_rate, samples = _read_part(path, start, stop)
     except (soundfile.SoundFileError, OSError) as error:
         raise InputError(
             f"{path}: expected readable audio, found {unreadable_reason(path, error)}; {ADVICE}"
@@ -69,6 +77,22 @@ def read_audio(
     if not mono.any() and is_silent(path):
         raise InputError(f"{path}: expected speech, found only zeros; {ADVICE}")
     return resample(mono, file_rate * speed, sample_rate)
+
+
+def _read_part(path: str | Path, start: int, stop: int | None) -> tuple[int, np.ndarray]:
+    """Return the rate (Hz) and the samples ``start`` to ``stop`` of a file, (samples, channels)."""
+    with open_audio(path, ForwardSoundFile if stop is None else soundfile.SoundFile) as audio:
+        if stop is None:
+            return audio.samplerate, np.concatenate([*audio_blocks(audio)] or [np.empty((0, 1), np.float32)])[start:]
+        can_seek = audio.seekable() and audio.frames <= MOST_FRAMES  # telephone codecs are read from the start
+        first = audio.seek(start) if start and can_seek else 0
+        return audio.samplerate, audio.read(stop - first, dtype="float32", always_2d=True)[start - first :]
+
+
+def audio_blocks(audio: ForwardSoundFile) -> Iterator[np.ndarray]:
+    """Yield all samples of an open file, float32 (samples, channels), whatever its header tells of their number."""
+    while len(block := audio.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
+        yield block
 
 
 def containing_file(path: str | Path) -> Path:
@@ -90,21 +114,46 @@ def _opened_tar(path: str) -> io.FileIO:
     return open(path, "rb", buffering=0)
 
 
-def open_audio(path: str | Path) -> soundfile.SoundFile:
-    """Open an audio file; a WAV of unknown length (data size 0) is read to its end.
+def open_audio(
+    source: str | Path | io.BytesIO | int, opener: Callable[..., soundfile.SoundFile] = soundfile.SoundFile
+) -> soundfile.SoundFile:
+    """Open an audio file; one whose header does not tell its length is read to its end (see ``audio_headers``).
 
-    Raises soundfile.SoundFileError or OSError.
+    ``source`` is a path, the bytes of a file, or its descriptor, which stays open. ``frames`` of an MP3 or FLAC without
+    a length is more than MOST_FRAMES. Raises soundfile.SoundFileError or OSError.
     """
-    source = _openable(path)
-    audio = soundfile.SoundFile(source)
-    if audio.frames or audio.format not in WAV_FORMATS:
+    source = _openable(source)
+    opener = functools.partial(opener, closefd=False) if isinstance(source, int) else opener
+    try:
+        audio = opener(source)
+    except soundfile.SoundFileError:
+        if (repaired := _repaired(source)) is None:
+            raise
+        return opener(io.BytesIO(repaired))
+    if (audio.frames and audio.format != "MP3") or (repaired := _repaired(source)) is None:
         return audio
     audio.close()
-    content = bytearray(source.getvalue() if isinstance(source, io.BytesIO) else Path(path).read_bytes())
-    place = content.find(b"data\0\0\0\0", 0, MAX_HEADER_BYTES)
-    if place >= 0:
-        content[place + 4 : place + 8] = min(len(content) - place - 8, 0xFFFFFFFF).to_bytes(4, "little")
-    return soundfile.SoundFile(io.BytesIO(content))
+    return opener(io.BytesIO(repaired))
+
+
+def _repaired(source: str | Path | io.BytesIO | int) -> bytes | None:
+    """Return a WAV or MP3 with a header that tells its length; None if that is not needed or not possible."""
+    if isinstance(source, int):
+        source = io.BytesIO(os.pread(source, MOST_REPAIRED_BYTES, 0))  # which leaves libsndfile's position
+    with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else open(source, "rb") as file:
+        if file.read(4) in (b"RIFF", b"RF64"):
+            file.seek(0)
+            return repaired_wav(file.read())
+        return mp3_without_guess(file)
+
+
+def stated_frames(audio: soundfile.SoundFile) -> int:
+    """Return the number of frames that the header states, which may be more than the file has."""
+    if audio.format in WAV_FORMATS and (sizes := CLAIMED_SIZE.search(audio.extra_info)):
+        claimed, actual = map(int, sizes.groups())
+        if actual and claimed < UNKNOWN_SIZE and claimed - actual > TOLERATED_BYTES:
+            return audio.frames * claimed // actual
+    return audio.frames
 
 
 def split_channel(path: str | Path) -> tuple[str | Path, int]:
@@ -157,11 +206,6 @@ def hold_different_sounds(samples: np.ndarray, sample_rate: float) -> bool:
     return bool(spread > 0 and first @ second < SAME_SOUND * spread)
 
 
-def foreign_content(head: bytes) -> str:
-    """Return what the first 64 bytes of a file that is not readable audio show it to be; empty if unknown."""
-    return next((description for pattern, description in FOREIGN_CONTENT if pattern.match(head)), "")
-
-
 def unreadable_reason(path: str | Path, error: Exception) -> str:
     """Return why ``path`` cannot be read: its actual content if it is recognised, else libsndfile's message."""
     path = Path(path)
@@ -170,7 +214,7 @@ def unreadable_reason(path: str | Path, error: Exception) -> str:
     try:
         source = _openable(path)
         with source if isinstance(source, io.BytesIO) else path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(FOREIGN_HEAD_BYTES)
     except OSError as cause:
         return str(cause.strerror or cause)
     if known := foreign_content(head):
@@ -186,8 +230,8 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
 
 def is_silent(path: str | Path) -> bool:
     """Return True if every sample of the file is zero."""
-    with open_audio(path) as audio:
-        return not any(block.any() for block in audio.blocks(blocksize=1 << 20, dtype="float32"))
+    with open_audio(path, ForwardSoundFile) as audio:
+        return not any(block.any() for block in audio_blocks(audio))
 
 
 def repeat_to(samples: np.ndarray, num_samples: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +14,17 @@ from tqdm import tqdm
 from voice_biometrics.common.audio import (
     DIFFERENT_SOUNDS,
     STRONG_LOW,
-    WAV_FORMATS,
+    ForwardSoundFile,
+    audio_blocks,
     hold_different_sounds,
     is_low_strong,
     low_and_other_energy,
     mix_down,
     open_audio,
+    stated_frames,
     unreadable_reason,
 )
+from voice_biometrics.common.audio_headers import MOST_FRAMES
 from voice_biometrics.common.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -35,12 +37,7 @@ CONVERT = (
 )
 NUM_THREADS = 16  # libsndfile releases the GIL; the threads wait for the disk
 CHUNK = 256  # files per task
-CLAIMED_SIZE = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)$", re.MULTILINE)
-UNKNOWN_SIZE = 0x7FFF0000  # writers of streams put this size or a larger one in the header
 TRUNCATED = "truncated: shorter than its header says"
-TOLERATED_BYTES = 64  # some writers count the header as data
-MP3_LENGTH = re.compile(rb"Xing|Info|VBRI")  # in the first frame
-MP3_HEAD_BYTES = 1 << 16
 
 
 class Header(NamedTuple):
@@ -71,48 +68,48 @@ def read_headers(paths: Sequence[Path], label: str, decode: bool = False, channe
 def read_header(path: Path, decode: bool = False, channel: int = 0) -> Header:
     """Read the header of one file.
 
-    A length that cannot be trusted is checked: the last sample of FLAC and MP3 with a stored length is decoded, and an
-    MP3 without a stored length is decoded and counted.
+    A length that cannot be trusted is checked: the last sample of FLAC and MP3 is decoded, and all samples are counted
+    of those without a length.
     """
     try:
         with open_audio(path) as audio:
             frames, fault = audio.frames, _fault(audio)
-            if audio.format == "MP3" and not MP3_LENGTH.search(_head(path)):
-                frames = sum(len(block) for block in audio.blocks(blocksize=1 << 18, dtype="float32"))
-            elif audio.format in ("FLAC", "MP3") and frames:
-                audio.seek(frames - 1)
-                fault = fault if len(audio.read(1)) else TRUNCATED
+            if frames > MOST_FRAMES:
+                with open_audio(path, ForwardSoundFile) as again:
+                    frames = sum(map(len, audio_blocks(again)))
             if channel > audio.channels > 1:
                 fault = f"{audio.channels} channels, so there is no channel {channel}"
             remarks: tuple[str, ...] = ()
             if decode and not fault:
-                with open_audio(path) as again:
+                with open_audio(path, ForwardSoundFile) as again:
                     fault, remarks = _listen(again, frames, channel)
             return Header(frames, audio.samplerate, fault, audio.channels, remarks)
     except (soundfile.SoundFileError, OSError) as error:
         return Header(0, 0, f"unreadable or truncated: {unreadable_reason(path, error)}")
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MP3_HEAD_BYTES)
-
-
 def _fault(audio: soundfile.SoundFile) -> str:
     """Return the fault of an open file: no samples, or fewer than its header states."""
     if not audio.frames:
         return "empty: no samples"
-    if audio.format in WAV_FORMATS and (sizes := CLAIMED_SIZE.search(audio.extra_info)):
-        claimed, actual = map(int, sizes.groups())
-        if claimed < UNKNOWN_SIZE and claimed - actual > TOLERATED_BYTES:
-            return TRUNCATED
-    return ""
+    return TRUNCATED if stated_frames(audio) > audio.frames or not _has_end(audio) else ""
 
 
-def _listen(audio: soundfile.SoundFile, num_frames: int, channel: int) -> tuple[str, tuple[str, ...]]:
+def _has_end(audio: soundfile.SoundFile) -> bool:
+    """Return False if the last sample of a FLAC or MP3 with a length cannot be decoded."""
+    if audio.format not in ("FLAC", "MP3") or audio.frames > MOST_FRAMES:
+        return True
+    try:
+        audio.seek(audio.frames - 1)
+        return len(audio.read(1)) == 1
+    except soundfile.SoundFileError:
+        return False
+
+
+def _listen(audio: ForwardSoundFile, num_frames: int, channel: int) -> tuple[str, tuple[str, ...]]:
     """Decode an open file; return the fault of its samples, and remarks on them."""
     loudest, num_samples, energies, are_different = 0.0, 0, np.zeros(2), False
-    for block in audio.blocks(blocksize=1 << 18, dtype="float32", always_2d=True):
+    for block in audio_blocks(audio):
         mono = mix_down(block, channel)
         if not np.isfinite(mono).all():
             return "samples that are NaN or infinite", ()

@@ -22,13 +22,16 @@ import soundfile
 from voice_biometrics.common.audio import (
     DIFFERENT_SOUNDS,
     STRONG_LOW,
-    foreign_content,
+    ForwardSoundFile,
     hold_different_sounds,
     is_low_strong,
     low_and_other_energy,
     mix_down,
+    open_audio,
     resample,
+    stated_frames,
 )
+from voice_biometrics.common.audio_headers import FOREIGN_HEAD_BYTES, MOST_FRAMES, foreign_content
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.inference.speech_activity import speech_duration_s
 
@@ -42,16 +45,7 @@ MAX_CHANNELS = 16
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 MAX_DECODED_SAMPLES = 2**26  # of all channels; 256 MiB
 MAX_STREAM_BYTES = 2**28
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's number of frames for a header without a length, as in a piped FLAC
 SILENCE = 2.0**-15  # the smallest step of 16-bit audio
-
-
-class ForwardSoundFile(soundfile.SoundFile):
-    """A file that is only read forwards: soundfile seeks after each read, which fails if a header is wrong."""
-
-    def seekable(self) -> bool:
-        """Return False."""
-        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,17 +169,18 @@ def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[int | io.Bytes
 def _decode(file: int | io.BytesIO, name: str) -> tuple[np.ndarray, int, float]:
     """Return samples float32 (samples, channels), their rate, and the duration in the header, seconds (0: none)."""
     try:
-        with ForwardSoundFile(file, closefd=False) as sound:
-            rate, frames = sound.samplerate, sound.frames
-            is_known = frames != UNKNOWN_FRAMES
+        with open_audio(file, ForwardSoundFile) as sound:
+            rate, frames, stated = sound.samplerate, sound.frames, stated_frames(sound)
+            is_known = frames <= MOST_FRAMES
             _check_bounds(frames if is_known else 1, sound.channels, rate, name)
             most = _most_frames(sound.channels, rate)
             channels = sound.read(min(frames, most + 1), dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        head = file.getvalue()[:64] if isinstance(file, io.BytesIO) else os.pread(file, 64, 0)
+        is_stream = isinstance(file, io.BytesIO)
+        head = file.getvalue()[:FOREIGN_HEAD_BYTES] if is_stream else os.pread(file, FOREIGN_HEAD_BYTES, 0)
         reason = foreign_content(head) or getattr(error, "error_string", str(error)).strip()
         raise InputError(f"{name}: expected audio that libsndfile reads, found: {reason}; give another file") from error
-    return channels, rate, frames / rate if is_known else 0.0
+    return channels, rate, stated / rate if is_known else 0.0
 
 
 def _check_bounds(num_frames: int, num_channels: int, rate: int, name: str) -> None:
