@@ -16,14 +16,13 @@ from tqdm import tqdm
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.evaluation.conditions import CLEAN, Condition
-from voice_biometrics.evaluation.thresholds import Thresholds
+from voice_biometrics.evaluation.evaluate import Evaluation, evaluate
 from voice_biometrics.evaluation.trained_run import TrainedRun, plain_node
 from voice_biometrics.experiment.hparams import keys_that_affect
 from voice_biometrics.inference.embedder import OnnxEmbedder
-from voice_biometrics.inference.model_folder import MAX_CURVE_POINTS
-from voice_biometrics.metrics.bootstrap import Cllr, Eer, Interval, far_at, frr_at
+from voice_biometrics.inference.model_folder import MAX_CURVE_POINTS, MeasuredPoint, Rate, Strict
 from voice_biometrics.metrics.error_rates import error_rates
-from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER, ChosenThreshold
+from voice_biometrics.metrics.operating_points import DOOR, SMART_SPEAKER
 from voice_biometrics.scoring.cosine import score_trials
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
@@ -38,20 +37,6 @@ class ExportedRun:
 
     run: TrainedRun
     embedders: Mapping[str, OnnxEmbedder]
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """Results of one precision on the held-out trials.
-
-    llrs : (trials,) log-likelihood ratios; each calibration was fitted on other speakers than those of the trial.
-    figures : ``eer`` and ``cllr`` (bits) with 95 % intervals over speakers.
-    """
-
-    trials: ScoredTrials
-    thresholds: Thresholds
-    llrs: np.ndarray
-    figures: dict[str, Interval]
 
 
 def check_calibration_runs(run: TrainedRun, others: Sequence[TrainedRun]) -> None:
@@ -149,47 +134,38 @@ def _read(sample_rate: int, condition: Condition, utt_id: str, wav: str, start: 
     return condition(read_audio(wav, sample_rate, start, stop), sample_rate, utt_id)
 
 
-def measure(trials: ScoredTrials) -> Measured:
+def measure(trials: ScoredTrials) -> Evaluation:
     """Fit calibration and thresholds on held-out trials; measure both by cross-validation over the speakers.
 
     Raises InputError as ``Thresholds.from_held_out``.
     """
-    thresholds = Thresholds.from_held_out(trials, [SMART_SPEAKER, DOOR], with_durations=False)
-    llrs = thresholds.llrs(trials, are_held_out=True)
-    figures = trials.bootstrap.intervals(trials.scores, {"eer": Eer()})
-    figures |= trials.bootstrap.intervals(llrs, {"cllr": Cllr()})
-    return Measured(trials, thresholds, llrs, figures)
+    found = evaluate([trials], None, [SMART_SPEAKER, DOOR], costs=())
+    if found.thresholds is None:
+        raise InputError(found.not_calibrated)
+    return found
 
 
-def rates_under(measured: Measured, trials: ScoredTrials, point: ChosenThreshold) -> dict[str, Interval]:
-    """Return ``eer``, and ``far`` and ``frr`` at an operating point, of the same trials under another condition."""
-    llrs = measured.thresholds.llrs(trials, are_held_out=True)
-    rates = trials.bootstrap.intervals(llrs, {"far": far_at(point.threshold), "frr": frr_at(point.threshold)})
-    return rates | trials.bootstrap.intervals(trials.scores, {"eer": Eer()})
-
-
-def calibration_entry(measured: Measured, file: str, fingerprint: str) -> dict:
-    """Return the entry of one embedder in ``calibration.json``."""
-    thresholds = measured.thresholds
-    points = {}
-    for use, point in thresholds.points.items():
-        result = asdict(thresholds.held_out[use])
-        points[use] = {name: getattr(point, name) for name in ("threshold", "max_far", "support", "rule")}
-        points[use] |= {name: _rate(result[name]) for name in ("far", "frr")}
-        counts = ("num_false_accepts", "num_false_rejects", "num_target", "num_nontarget")
-        points[use] |= {name: result[name] for name in counts}
+def calibration_entry(measured: Evaluation, file: str, fingerprint: str) -> dict:
+    """Return an ``EmbedderEntry`` of ``calibration.json``."""
+    thresholds, clean = measured.thresholds, measured.clean
+    points = {
+        use: _with_fields(MeasuredPoint, asdict(point) | asdict(clean.points[use]))
+        for use, point in thresholds.points.items()
+    }
     return {
         "file": file,
         "fingerprint": fingerprint,
         "calibration": asdict(thresholds.calibration),
         "operating_points": points,
-        "error_rates": _curve(measured.llrs, measured.trials.is_target),
-        "eer": _rate(asdict(measured.figures["eer"])),
+        "error_rates": _curve(clean.llrs, clean.trials.is_target),
+        "eer": _with_fields(Rate, asdict(clean.eer)),
     }
 
 
-def _rate(interval: Mapping) -> dict:
-    return {name: interval[name] for name in ("estimate", "lower", "upper")}
+def _with_fields(kind: type[Strict], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that ``kind`` has a field for; those that are an interval as a ``Rate``."""
+    chosen = {name: values[name] for name in kind.__struct_fields__}
+    return {name: _with_fields(Rate, value) if isinstance(value, dict) else value for name, value in chosen.items()}
 
 
 def _curve(llrs: np.ndarray, is_target: np.ndarray) -> dict[str, list[float]]:

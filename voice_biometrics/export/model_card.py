@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from voice_biometrics.common.markdown import Markdown, bullets, code_block, document, section, table
+from voice_biometrics.evaluation.evaluate import Evaluation, Judged
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable
 from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun
 from voice_biometrics.experiment.hparams import as_yaml, hparams_files, keys_that_affect, merged_tree, plain_settings
-from voice_biometrics.export.calibration import Measured
 from voice_biometrics.export.quantise import SCHEME
 from voice_biometrics.inference.model_folder import CALIBRATION_NAME, ONNX_NAMES
-from voice_biometrics.metrics.bootstrap import Interval
 from voice_biometrics.metrics.formatting import NONE, number, per_cent
 from voice_biometrics.metrics.operating_points import in_words
 
@@ -88,17 +87,17 @@ class CardFacts:
 
     others : runs that the results are from, if not ``run`` itself.
     held_out : description of the speakers that the results were measured on. by_precision : results by precision.
-    conditions : condition -> ``eer``, and ``far`` and ``frr`` at the operating point of ``use``.
-    groups : error rates at the same point; None without such a point. sizes : file -> bytes.
+    conditions : the same trials under other conditions. use : the operating point of ``conditions`` and ``groups``,
+        "" if there is none. groups : error rates at that point, or None. sizes : file -> bytes.
     """
 
     run: TrainedRun
     others: Sequence[TrainedRun]
     version: str
     held_out: str
-    by_precision: Mapping[str, Measured]
+    by_precision: Mapping[str, Evaluation]
     use: str
-    conditions: Mapping[str, Mapping[str, Interval]]
+    conditions: Sequence[Judged]
     groups: GroupReport | None
     sizes: Mapping[str, int]
 
@@ -166,7 +165,7 @@ def teacher_of(run: TrainedRun) -> str:
 
 def _results(facts: CardFacts) -> list[str]:
     """Return EER and C_llr of each file."""
-    fp32 = facts.by_precision["fp32"].trials
+    fp32 = facts.by_precision["fp32"].clean.trials
     num_target = int(np.count_nonzero(fp32.is_target))
     words = (
         f"Measured on {facts.held_out}. {num_target:,} target and {fp32.is_target.size - num_target:,} non-target "
@@ -174,8 +173,9 @@ def _results(facts: CardFacts) -> list[str]:
     )
     rows = []
     for precision, measured in facts.by_precision.items():
-        eer, cllr = per_cent(measured.figures["eer"]), number(measured.figures["cllr"])
-        rows.append((_code(ONNX_NAMES[precision]), eer, cllr))
+        figures = measured.clean.summary
+        cllr = number(figures["cllr"], figures["cllr_interval"])
+        rows.append((_code(ONNX_NAMES[precision]), per_cent(measured.clean.eer), cllr))
     return [words, table(("file", "EER", "C_llr, bits"), rows), left_out(facts.run)]
 
 
@@ -209,17 +209,19 @@ def _conditions(facts: CardFacts) -> list[str]:
     """Return error rates on altered speech at the threshold for clean speech."""
     if not facts.conditions:
         return []
+    at = {judged.name: judged.points[facts.use] for judged in facts.conditions}
     rows = [
-        (name, *(per_cent(rates[key]) for key in ("eer", "far", "frr"))) for name, rates in facts.conditions.items()
+        (judged.name, *map(per_cent, (judged.eer, at[judged.name].far, at[judged.name].frr)))
+        for judged in facts.conditions
     ]
     words = f"The same trials (fp32) with each utterance altered at random, at the threshold for {facts.use} above."
     limit = facts.by_precision["fp32"].thresholds.points[facts.use].max_far
-    worst, rates = max(facts.conditions.items(), key=lambda item: item[1]["far"].estimate)
+    worst, far = max(((name, point.far.estimate) for name, point in at.items()), key=lambda item: item[1])
     warning = ""
-    if rates["far"].estimate > 3 * limit:
+    if far > 3 * limit:
         warning = (
             f"**The threshold is valid only for recordings like those it was chosen on**: under {worst!r} its FAR is "
-            f"{per_cent(rates['far'].estimate)} instead of {per_cent(limit)}. Measure on recordings of your devices."
+            f"{per_cent(far)} instead of {per_cent(limit)}. Measure on recordings of your devices."
         )
     return [words, warning, table(("condition", "EER", "FAR", "FRR"), rows)]
 
@@ -249,8 +251,8 @@ def _group(group: GroupTable) -> str:
 def _int8(facts: CardFacts) -> str:
     """Return the loss by quantisation."""
     exact, quantised = (facts.by_precision[precision] for precision in ("fp32", "int8"))
-    loss = quantised.figures["eer"].estimate - exact.figures["eer"].estimate
-    change = quantised.trials.scores - exact.trials.scores
+    loss = quantised.clean.eer.estimate - exact.clean.eer.estimate
+    change = quantised.clean.trials.scores - exact.clean.trials.scores
     return (
         f"`{ONNX_NAMES['int8']}` ({SCHEME}): EER {'+' if loss >= 0 else '-'}{per_cent(abs(loss))} (absolute) compared "
         f"with fp32 on the same trials. Scores differ by {np.sqrt(np.mean(change**2)):.4f} (root mean square), at most "
@@ -260,7 +262,7 @@ def _int8(facts: CardFacts) -> str:
 
 
 def _untested(facts: CardFacts) -> str:
-    durations_s = facts.by_precision["fp32"].trials.utterances["duration"]
+    durations_s = facts.by_precision["fp32"].clean.trials.utterances["duration"]
     return UNTESTED.format(shortest=durations_s.min(), longest=durations_s.max()).strip()
 
 

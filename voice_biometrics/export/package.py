@@ -21,17 +21,16 @@ from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json
 from voice_biometrics.evaluation.conditions import conditions_named
+from voice_biometrics.evaluation.evaluate import Evaluation, judge, with_llrs
 from voice_biometrics.evaluation.groups import measure_groups
 from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun
 from voice_biometrics.experiment.hparams import as_yaml
 from voice_biometrics.export.calibration import (
     ExportedRun,
-    Measured,
     calibration_entry,
     check_calibration_runs,
     held_out_more_than_once,
     measure,
-    rates_under,
     score_held_out,
 )
 from voice_biometrics.export.model_card import CardFacts, weights_metadata, write_card
@@ -227,25 +226,25 @@ def describe_held_out(run: TrainedRun, sources: Sequence[ExportedRun]) -> str:
     return words
 
 
-def _further_results(sources: Sequence[ExportedRun], measured: Measured) -> dict:
+def _further_results(sources: Sequence[ExportedRun], measured: Evaluation) -> dict:
     """Return results under other conditions, and by group, at the first operating point if there is one."""
     if not measured.thresholds.points:
-        return {"use": "", "conditions": {}, "groups": None}
+        return {"use": "", "conditions": [], "groups": None}
     use, point = next(iter(measured.thresholds.points.items()))
     conditions = [condition for text in CARD_CONDITIONS for condition in conditions_named(text)]
-    altered = {
-        condition.name: rates_under(measured, score_held_out(sources, "fp32", condition), point)
+    altered = [
+        with_llrs(judge(score_held_out(sources, "fp32", condition), ()), measured.thresholds, (), are_held_out=True)
         for condition in conditions
-    }
-    groups = measure_groups(measured.trials, measured.llrs, point.threshold)
+    ]
+    groups = measure_groups(measured.clean.trials, measured.clean.llrs, point.threshold)
     return {"use": use, "conditions": altered, "groups": groups}
 
 
 def _calibration(
-    run: TrainedRun, version: str, held_out: str, by_precision: Mapping[str, Measured], digests: Mapping[str, str]
+    run: TrainedRun, version: str, held_out: str, by_precision: Mapping[str, Evaluation], digests: Mapping[str, str]
 ) -> dict:
     """Return the content of ``calibration.json``."""
-    utterances = by_precision["fp32"].trials.utterances
+    utterances = by_precision["fp32"].clean.trials.utterances
     duration_s = utterances["duration"]
     return {
         "format": FORMAT,

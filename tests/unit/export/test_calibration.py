@@ -11,6 +11,7 @@ from tests.conftest import write_speakers
 from tests.model_folders import FINGERPRINTS, toy_calibration, write_toy_model_folder
 from tests.run_folders import write_run_folder
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.evaluation.evaluate import judge, with_llrs
 from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export import calibration
 from voice_biometrics.export.calibration import (
@@ -18,7 +19,6 @@ from voice_biometrics.export.calibration import (
     check_calibration_runs,
     held_out_more_than_once,
     measure,
-    rates_under,
     score_held_out,
 )
 from voice_biometrics.inference.model_folder import read_model_folder, write_sums
@@ -125,31 +125,32 @@ def test_an_entry_is_read_back_from_a_model_folder(measured, tmp_path):
 def test_the_curve_has_the_rates_of_all_trials_at_its_thresholds(measured):
     curve = calibration_entry(measured, "a", "b")["error_rates"]
     llr, far, frr = (np.array(curve[key]) for key in ("llr", "far", "frr"))
-    is_target = measured.trials.is_target
+    is_target = measured.clean.trials.is_target
     for threshold, rate, other in zip(llr, far, frr, strict=True):
-        assert np.mean(measured.llrs[~is_target] >= threshold) == pytest.approx(rate)
-        assert np.mean(measured.llrs[is_target] < threshold) == pytest.approx(other)
+        assert np.mean(measured.clean.llrs[~is_target] >= threshold) == pytest.approx(rate)
+        assert np.mean(measured.clean.llrs[is_target] < threshold) == pytest.approx(other)
     for max_far in (0.2, 0.05, 0.01, 0.003):  # the lowest FRR there is within this FAR is on the curve, nearly
-        lowest = np.quantile(measured.llrs[~is_target], 1 - max_far, method="higher")
+        lowest = np.quantile(measured.clean.llrs[~is_target], 1 - max_far, method="higher")
         assert frr[np.flatnonzero(far <= max_far)[0]] == pytest.approx(
-            np.mean(measured.llrs[is_target] < lowest), abs=0.01
+            np.mean(measured.clean.llrs[is_target] < lowest), abs=0.01
         )
     assert llr.size <= 1002 and (far[0], frr[0], far[-1], frr[-1]) == (1, 0, 0, 1)
 
 
 def test_each_ratio_is_from_a_calibration_on_other_speakers(measured):
-    own = measured.thresholds.calibration.llrs(measured.trials.scores)
-    assert np.abs(measured.llrs - own).max() > 0.01
-    assert np.median(np.abs(measured.llrs - own)) < 1
+    own = measured.thresholds.calibration.llrs(measured.clean.trials.scores)
+    assert np.abs(measured.clean.llrs - own).max() > 0.01
+    assert np.median(np.abs(measured.clean.llrs - own)) < 1
 
 
 def test_worse_scores_of_the_same_trials_have_higher_rates_at_the_same_threshold(measured):
-    rng, table = np.random.default_rng(1), measured.trials.table
+    rng, table = np.random.default_rng(1), measured.clean.trials.table
     worse = table.assign(score=table["score"] + rng.normal(0.1, 0.1, len(table)))
-    point = measured.thresholds.points["smart_speaker"]
-    rates = rates_under(measured, ScoredTrials("noise", worse, measured.trials.utterances), point)
-    assert rates["eer"].estimate > measured.figures["eer"].estimate
-    assert rates["far"].estimate > 2 * measured.thresholds.held_out["smart_speaker"].far.estimate
+    noisy = judge(ScoredTrials("noise", worse, measured.clean.trials.utterances), ())
+    noisy = with_llrs(noisy, measured.thresholds, (), are_held_out=True)
+    assert noisy.eer.estimate > measured.clean.eer.estimate
+    far = measured.thresholds.held_out["smart_speaker"].far.estimate
+    assert noisy.points["smart_speaker"].far.estimate > 2 * far
 
 
 def test_trials_are_pooled_by_speaker_and_never_across_networks(monkeypatch):
