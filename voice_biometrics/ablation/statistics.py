@@ -24,10 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from voice_biometrics.metrics.bootstrap import Eer, SpeakerBootstrap, Spread
-
-NUM_REPLICATES = 1000
-SEED = 0  # the same draws of speakers for all runs
+from voice_biometrics.metrics.bootstrap import NUM_REPLICATES, SEED, Eer, SpeakerBootstrap, Spread
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,7 @@ def speaker_draws(scores: pd.DataFrame, speaker_of: pd.Series) -> np.ndarray:
     """
     enrol, test = (scores[column].map(speaker_of).to_numpy() for column in ("enrol_id", "test_id"))
     is_target = scores["target"].to_numpy() == 1
-    bootstrap = SpeakerBootstrap(is_target, enrol, test, num_replicates=NUM_REPLICATES, seed=SEED)
-    return bootstrap.replicates(scores["score"].to_numpy(), {"eer": Eer()})["eer"]
+    return SpeakerBootstrap(is_target, enrol, test).replicates(scores["score"].to_numpy(), {"eer": Eer()})["eer"]
 
 
 def mean_over_runs(runs: np.ndarray, spread: RunSpread, num_speakers: int) -> Estimate:

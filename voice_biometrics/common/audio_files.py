@@ -165,10 +165,9 @@ def list_audio(folder: Path) -> list[str]:
     return sorted(paths)
 
 
-def shortened(names: list[str], num_shown: int = 3) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - num_shown} more" if len(names) > num_shown else ""
-    return ", ".join(names[:num_shown]) + more
+def shortened(names: list[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _is_link_inside(folder: Path, root: Path) -> bool:

@@ -24,8 +24,6 @@ from voice_biometrics.metrics.operating_points import (
 )
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
-SEED = 0  # of the folds, for all systems alike
-
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
@@ -64,7 +62,7 @@ class Thresholds:
         quality = held_out.log_durations() if with_durations else None
         calibration = fit_calibration(scores, bootstrap.is_target, quality=quality)
         speakers = bootstrap.enrol_speaker, bootstrap.test_speaker
-        folds = FoldedCalibration(scores, bootstrap.is_target, *speakers, quality, seed=SEED)
+        folds = FoldedCalibration(scores, bootstrap.is_target, *speakers, quality)
         llrs = folds.llrs(scores, quality)
         points, refused = {}, {}
         for use in uses:

@@ -43,6 +43,7 @@ from voice_biometrics.metrics.llr import bayes_threshold, cllr_of_each
 
 NUM_REPLICATES, SEED = 1000, 0  # the same for all lists, so that lists of the same speakers compare
 JACKKNIFE_GROUPS = 200  # at most so many groups of speakers are left out in turn
+BAND_POINTS = 15  # of a band of intervals along a curve
 REPLICATES_AT_A_TIME = 256  # bounds the memory: a sum per speaker and replicate
 
 
@@ -425,7 +426,7 @@ class MinDcf:
 Measure = MeanCost | Eer | FrrAtFar | MinDcf
 
 
-def band_fars(num_nontarget: int, num_points: int = 15) -> list[float]:
+def band_fars(num_nontarget: int) -> list[float]:
     """Return FARs for a band of FRR intervals: evenly spaced on a DET axis, down to what the trials support."""
     lowest = min(ERRORS_FOR_ANY_CLAIM / num_nontarget, 0.4)
-    return ndtr(np.linspace(ndtri(lowest), ndtri(0.5), num_points)).tolist()
+    return ndtr(np.linspace(ndtri(lowest), ndtri(0.5), BAND_POINTS)).tolist()

@@ -10,7 +10,6 @@ conditions" (log durations).
 """
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,9 +18,10 @@ import numpy as np
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.metrics.error_rates import checked_trials
 
+PRIOR = 0.5  # of a target, in the fit
 FIT_TOLERANCE = 1e-10  # of the gradient, for scores scaled to unit deviation
 RIDGE_FOR_SEPARABLE = 1e-4
-NUM_FOLDS = 5
+NUM_FOLDS, SEED = 5, 0  # the seed deals the speakers, in the same way for all systems
 FEWEST_SPEAKERS = 8  # with fewer, two of 5 folds leave too few speakers to fit on
 
 
@@ -31,7 +31,7 @@ class Calibration:
 
     slope : LLR per unit of score, above 0. offset : LLR of score 0 (and quality 0).
     quality_slopes : name -> LLR per unit of that quality measure; empty if none is used.
-    prior : prior of a target, the weight of the targets in the fit.
+    prior : weight of the targets in the fit, 0.5.
     ridge : penalty on the slopes, 0 for none.
     num_target, num_nontarget : trials of the fit.
     """
@@ -86,23 +86,18 @@ def log_durations(enrol_duration_s: np.ndarray, test_duration_s: np.ndarray) -> 
 
 
 def fit_calibration(
-    scores: np.ndarray,
-    is_target: np.ndarray,
-    prior: float = 0.5,
-    quality: Mapping[str, np.ndarray] | None = None,
+    scores: np.ndarray, is_target: np.ndarray, quality: Mapping[str, np.ndarray] | None = None
 ) -> Calibration:
     """Fit scores to LLRs on trials of speakers that neither training nor the test has seen.
 
-    Minimises the cross-entropy, each kind of trials weighted to its prior whatever its number; at prior 0.5 that is
-    C_llr. The fit is best near the LLRs where errors would cost most at that prior. Where the fit separates the trials
-    perfectly, slopes would grow without limit: a ridge of 1e-4 on the squared slopes (for scores and measures of unit
-    deviation) limits them to what some thousands of trials can support, and ``ridge`` of the result says so.
+    Minimises C_llr: the cross-entropy, with half of the weight on each kind of trial. Where the fit separates the
+    trials perfectly, slopes would grow without limit: a ridge of 1e-4 on the squared slopes (for scores and measures of
+    unit deviation) limits them to what some thousands of trials can support, and ``ridge`` of the result says so.
 
     Arguments
     ---------
     scores : (trials,) float, higher = more alike.
     is_target : (trials,) bool, or 0 and 1.
-    prior : of a target, in (0, 1).
     quality : name -> (trials,) float, further measures such as ``log_durations``.
 
     Raises
@@ -110,8 +105,6 @@ def fit_calibration(
     InputError : as ``error_rates``; scores or a measure that are constant; scores that are lower for targets.
     """
     scores, is_target = checked_trials(scores, is_target)
-    if not 0.0 < prior < 1.0:
-        raise InputError(f"prior is {prior}: expected the prior of a target trial, above 0 and below 1")
     columns = {"score": scores} | dict(quality or {})
     columns = {name: np.asarray(column, np.float64) for name, column in columns.items()}
     for name, column in columns.items():
@@ -121,11 +114,11 @@ def fit_calibration(
     scale = np.array([[column.std()] for column in columns.values()])
     features = (np.stack(list(columns.values())) - centre) / scale  # (features, trials)
     ridge = 0.0
-    slopes, offset = _fit(features, is_target, prior, ridge)
+    slopes, offset = _fit(features, is_target, ridge)
     fitted = slopes @ features
     if fitted[is_target].min() >= fitted[~is_target].max():
         ridge = RIDGE_FOR_SEPARABLE
-        slopes, offset = _fit(features, is_target, prior, ridge)
+        slopes, offset = _fit(features, is_target, ridge)
     slopes = slopes / scale[:, 0]
     if not slopes[0] > 0.0:
         raise InputError(
@@ -135,7 +128,7 @@ def fit_calibration(
     return Calibration(
         slope=float(slopes[0]),
         offset=float(offset - slopes @ centre[:, 0]),
-        prior=float(prior),
+        prior=PRIOR,
         num_target=int(np.count_nonzero(is_target)),
         num_nontarget=int(np.count_nonzero(~is_target)),
         ridge=ridge,
@@ -157,8 +150,6 @@ class FoldedCalibration:
         enrol_speaker: np.ndarray,
         test_speaker: np.ndarray,
         quality: Mapping[str, np.ndarray] | None = None,
-        *,
-        seed: int,
     ) -> None:
         """Deal the speakers and fit.
 
@@ -166,7 +157,6 @@ class FoldedCalibration:
         ---------
         scores, is_target, quality : as ``fit_calibration``; (trials,) each.
         enrol_speaker, test_speaker : (trials,) speaker of either side: text or numbers.
-        seed : of the dealing.
 
         Raises
         ------
@@ -179,7 +169,7 @@ class FoldedCalibration:
                 "give the scores of other speakers to calibrate on"
             )
         scores, is_target = np.asarray(scores), np.asarray(is_target)
-        fold_of = np.random.default_rng(seed).permutation(speakers.size) % NUM_FOLDS
+        fold_of = np.random.default_rng(SEED).permutation(speakers.size) % NUM_FOLDS
         self.folds = np.sort(fold_of[codes.reshape(2, -1)].astype(np.int8), axis=0)  # (2, trials)
         self.calibrations = {}
         for pair in itertools.combinations_with_replacement(range(NUM_FOLDS), 2):
@@ -206,24 +196,23 @@ def _chosen(quality: Mapping[str, np.ndarray] | None, chosen: np.ndarray) -> dic
     return {name: np.asarray(column)[chosen] for name, column in (quality or {}).items()}
 
 
-def _fit(features: np.ndarray, is_target: np.ndarray, prior: float, ridge: float) -> tuple[np.ndarray, float]:
-    """Minimise the prior-weighted cross-entropy by Newton steps in a trust region: features (features, trials)."""
+def _fit(features: np.ndarray, is_target: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+    """Minimise the weighted cross-entropy by Newton steps in a trust region: features (features, trials)."""
     from scipy.optimize import minimize  # here: it takes half a second to import, and verify.py never fits
     from scipy.special import expit
 
     rows = np.concatenate([features, np.ones((1, is_target.size))])
     sign = np.where(is_target, 1.0, -1.0)
-    weight = np.where(is_target, prior / np.count_nonzero(is_target), (1.0 - prior) / np.count_nonzero(~is_target))
+    weight = np.where(is_target, PRIOR / np.count_nonzero(is_target), (1.0 - PRIOR) / np.count_nonzero(~is_target))
     penalty = np.append(np.full(len(features), ridge), 0.0)
-    log_odds = math.log(prior / (1.0 - prior))
 
     def loss(beta: np.ndarray) -> tuple[float, np.ndarray]:
-        margin = sign * (beta @ rows + log_odds)
+        margin = sign * (beta @ rows)
         value = weight @ np.logaddexp(0.0, -margin) + 0.5 * penalty @ beta**2
         return value, rows @ (-weight * sign * expit(-margin)) + penalty * beta
 
     def curvature(beta: np.ndarray) -> np.ndarray:
-        posterior = expit(beta @ rows + log_odds)
+        posterior = expit(beta @ rows)
         return (rows * (weight * posterior * (1.0 - posterior))) @ rows.T + np.diag(penalty)
 
     beta = minimize(

@@ -23,12 +23,12 @@ from voice_biometrics.common.markdown import (
     section,
     table,
 )
-from voice_biometrics.evaluation import thresholds
 from voice_biometrics.evaluation.comparison import ComparedFigure, align_scores, compare_systems
 from voice_biometrics.evaluation.evaluate import Evaluation, Judged, judge
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable, measure_groups, worst_speakers, worst_trials
-from voice_biometrics.metrics import bootstrap
+from voice_biometrics.metrics.bootstrap import SEED as BOOTSTRAP_SEED
 from voice_biometrics.metrics.bootstrap import Interval
+from voice_biometrics.metrics.calibration import SEED as FOLDS_SEED
 from voice_biometrics.metrics.calibration import Calibration
 from voice_biometrics.metrics.error_rates import Cost
 from voice_biometrics.metrics.formatting import in_per_cent, number, per_cent
@@ -399,7 +399,7 @@ def _trial_table(worst: pd.DataFrame) -> Markdown:
 
 def _how_made(subject: Subject) -> Markdown:
     """Return the command, facts of the run, seeds, versions and checksums."""
-    seeds = f"bootstrap {bootstrap.SEED}, folds {thresholds.SEED}; conditions: from each utterance's ID"
+    seeds = f"bootstrap {BOOTSTRAP_SEED}, folds {FOLDS_SEED}; conditions: from each utterance's ID"
     known = {
         **subject.facts,
         "seeds": seeds,
