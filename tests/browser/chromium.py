@@ -27,9 +27,9 @@ class Page:
     def __init__(self, driver: webdriver.Chrome, capture: Path) -> None:
         self.driver, self.capture = driver, capture
 
-    def speak(self, samples: np.ndarray) -> None:
-        """Let the microphone hear samples, float (samples,) at 16 kHz, from the next recording on."""
-        soundfile.write(self.capture, samples, SAMPLE_RATE, subtype="PCM_16")
+    def speak(self, samples: np.ndarray, rate: int = SAMPLE_RATE) -> None:
+        """Let the microphone hear samples, float (samples,), from the next recording on."""
+        soundfile.write(self.capture, samples, rate, subtype="PCM_16")
 
     def one(self, selector: str) -> WebElement:
         """Wait until a visible element matches a CSS selector, and return it."""

@@ -15,11 +15,19 @@ import soundfile
 from tests.browser.chromium import SAMPLE_RATE, Page, chromium
 from tests.conftest import make_speech
 from tests.model_folders import write_toy_model_folder
-from voice_biometrics.common.audio import read_audio
+from voice_biometrics.common.audio import read_audio, resample
 
 ROOT = Path(__file__).parents[2]
 SECOND = 3.0  # of each recording
 HTML_NAME = "<img src=x onerror=alert(1)> Bert"
+KEEP_TRACK = """
+const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async (what) => {
+  const stream = await ask(what);
+  [window.track] = stream.getTracks();
+  return stream;
+};
+"""
 pytestmark = pytest.mark.slow
 
 
@@ -162,12 +170,62 @@ def test_another_voice_among_the_recordings_is_not_enrolled_until_recorded_again
     page.wait(lambda: "Anna is enrolled" in page.text() and "3 recordings" in page.text(), "enrolled")
 
 
+def test_a_clipped_recording_is_told(toy):
+    page, _ = toy
+    rate = page.driver.execute_script("return new AudioContext().sampleRate")  # resampling would round the corners
+    page.speak(np.clip(8 * resample(np.concatenate(3 * [anna(0)]), SAMPLE_RATE, rate), -0.9, 0.9), rate)
+    page.record(2.0)
+    assert "Too loud" in page.one(".recorder .alert").text
+    assert "Next sentence" in [button.text for button in page.all(".recorder button")]
+
+
+def test_a_recording_without_speech_is_recorded_again(toy):
+    page, _ = toy
+    hum = 0.1 * np.sin(2 * np.pi * 100 * np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE)
+    enrol(page, "Anna", [anna(0), hum, anna(2)])
+    page.wait(lambda: "recording 2: expected 0.5 s of speech" in page.text(), "the recording without speech")
+    assert "record again" in page.one(".steps [aria-current]").get_attribute("aria-label")
+    page.one("[data-state=review]")
+    page.speak(anna(1))
+    page.record(2.5)
+    page.press("Enrol voice")
+    page.wait(lambda: "Anna is enrolled" in page.text(), "enrolled")
+
+
+def test_a_microphone_that_is_unplugged_ends_the_recording(toy):
+    page, _ = toy
+    page.speak(anna(0))
+    page.driver.execute_script(KEEP_TRACK)
+    page.start(1.0)
+    page.driver.execute_script("window.track.dispatchEvent(new Event('ended'))")
+    page.one("[data-state=review]")
+
+
+def test_another_tab_enrols_and_forgets(toy):
+    page, serving = toy
+    driver, first = page.driver, page.driver.current_window_handle
+    driver.switch_to.new_window("tab")
+    driver.get(serving.url)
+    page.one("[data-state=idle]")
+    enrol(page, "Anna", [anna(number) for number in range(3)])
+    page.wait(lambda: "is enrolled" in page.text(), "enrolled")
+    driver.close()
+    driver.switch_to.window(first)
+    driver.execute_script("window.dispatchEvent(new Event('focus'))")  # which a browser without a window does not send
+    page.press("Voices")
+    page.wait(lambda: page.press("Voices") or "Anna" in page.text(), "the voice of the other tab")
+
+
 def test_names_are_checked_and_never_become_html(toy):
     page, _ = toy
     page.speak(bert(0))
     page.record(2.0)
-    page.press("Next sentence")
-    assert page.one("#name-problem").text and page.one("#name").get_attribute("aria-invalid") == "true"
+    for name in ("", "An\u200dna"):  # none, and one with an invisible character
+        page.one("#name").send_keys(name)
+        page.press("Next sentence")
+        page.wait(lambda: page.one("#name-problem").text, "what is wrong with the name")
+        assert page.one("#name").get_attribute("aria-invalid") == "true"
+        assert page.driver.switch_to.active_element == page.one("#name")
     enrol(page, HTML_NAME, [bert(number) for number in range(3)])
     page.wait(lambda: f"{HTML_NAME} is enrolled" in page.text(), "enrolled")
     assert verify(page, bert(4)) == f"Accepted as {HTML_NAME}"
@@ -222,7 +280,8 @@ def test_the_page_works_by_keyboard_and_fits_a_narrow_screen(toy):
         selected = page.one("[role=tab][aria-selected=true]")
         task = selected.text
         assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth"), task
-        assert page.all("main h1") and page.one("main").get_attribute("aria-labelledby") == selected.get_attribute("id")
+        labelled_by = page.one("#panel").get_attribute("aria-labelledby")
+        assert page.all("#panel h1") and labelled_by == selected.get_attribute("id")
         selected.send_keys("\ue014")  # right arrow
         page.wait(lambda task=task: page.one("[role=tab][aria-selected=true]").text != task, "the next tab")
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

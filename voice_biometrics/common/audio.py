@@ -40,7 +40,7 @@ LOW_HZ = 40.0  # below any voice
 MAX_LOW_DB = -17.0  # 250 recordings of speechocean762: -18.4 or less; with rumble of 0.02 (peak 0.5): -16.3 or more
 SAME_SOUND = 0.6  # correlation of the levels of two channels; one person at two random microphones: 0.75 or more
 STRONG_LOW = "strong energy below the voice (an offset or rumble): use a high-pass filter or another microphone"
-DIFFERENT_SOUNDS = "different sounds on its channels, such as two people: choose one with --channel"
+DIFFERENT_SOUNDS = "different sounds on its channels, such as two people: choose one channel"
 LEVEL_FRAME_S, LEVEL_RANGE_DB = 0.1, 40.0
 
 

@@ -178,7 +178,7 @@ def _decode(file: int | io.BytesIO, name: str) -> tuple[np.ndarray, int, float]:
     except soundfile.SoundFileError as error:
         is_stream = isinstance(file, io.BytesIO)
         head = file.getvalue()[:FOREIGN_HEAD_BYTES] if is_stream else os.pread(file, FOREIGN_HEAD_BYTES, 0)
-        reason = foreign_content(head) or getattr(error, "error_string", str(error)).strip()
+        reason = foreign_content(head) or getattr(error, "error_string", str(error)).strip(" .\n")
         raise InputError(f"{name}: expected audio that libsndfile reads, found: {reason}; give another file") from error
     return channels, rate, stated / rate if is_known else 0.0
 

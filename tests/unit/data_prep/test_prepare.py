@@ -327,7 +327,7 @@ def write_two_people(path):
 def test_two_people_on_two_channels_are_reported_and_one_channel_can_be_taken(speakers, tmp_path, caplog):
     write_two_people(speakers / "spk0" / "two.wav")
     prepare(settings(speakers, valid_speakers=0, check_audio=True), tmp_path / "m")
-    assert "spk0/two.wav" in caplog.text and "--channel" in caplog.text
+    assert "spk0/two.wav" in caplog.text and "choose one channel" in caplog.text
     caplog.clear()
     prepare(settings(speakers, valid_speakers=0, check_audio=True, channel=2), tmp_path / "m")
     assert "spk0/two.wav" not in caplog.text

@@ -6,11 +6,13 @@
  * `{wav}` (base64), or `{name, rate, channels}` (float32, base64) in place of a decoded file.
  */
 
+import { File } from "node:buffer";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { text } from "node:stream/consumers";
 import { pathToFileURL } from "node:url";
 
+globalThis.File ??= File; // Node 18
 const folder = pathToFileURL(`${resolve(process.argv[2])}/`);
 const [{ LocalBackend }, { MemoryStore }, { detectorOf, embedderOf }] = await Promise.all(
   ["backend-local.js", "voice-store.js", "browser.js"].map((name) => import(new URL(name, folder))),

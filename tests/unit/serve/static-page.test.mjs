@@ -1,8 +1,10 @@
 /** The pure logic of the page without a server: `node --test tests/unit/serve/`. Numbers are worked out by hand. */
 
 import assert from "node:assert/strict";
+import { File } from "node:buffer";
 import { test } from "node:test";
 
+globalThis.File ??= File; // Node 18
 const page = new URL("../../../voice_biometrics/serve/page/", import.meta.url);
 const { checkedName, disagreeing, llrOf, pointsFor, scoreOf, unit } = await import(`${page}decisions.js`);
 const { SPEECH_FRAME, bandDrop, holdDifferentSounds, isLowStrong, mixDown, rateOf, recordingOf, repeatTo, speechFrames } = await import(`${page}recording.js`);

@@ -29,6 +29,7 @@ RATE = 16000
 def folder(pytestconfig, tmp_path_factory):
     """The page of the pretrained model."""
     folder = tmp_path_factory.mktemp("static") / "page"
+    (folder.parent / "package.json").write_text('{"type": "module"}')  # Node before 20.19 takes .js files for scripts
     assert main(["page", str(folder), "--onnxruntime_web", downloaded_runtime(pytestconfig)]) == 0
     return folder
 

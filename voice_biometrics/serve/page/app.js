@@ -1,6 +1,7 @@
 /** The page: tabs, and a panel for each task. `start(backend)` runs it; see backend.js for what a backend is. */
 
 import { alertBox, announce, button, element, icon } from "./dom.js";
+import { isName } from "./decisions.js";
 import { createRecorder, playButton } from "./recorder.js";
 import { verdictView, warningsView } from "./verdict.js";
 import { DIGITS_NOTE, chooseDigits, chooseSentences, counted, seconds } from "./voice.js";
@@ -37,6 +38,7 @@ export async function start(backend) {
     element("p", {}, "A recording or an imitation of a voice may be accepted: this is not liveness detection."),
   );
   makeTabs();
+  addEventListener("focus", refresh);
   open(page.voices.length ? "verify" : "enrol");
 }
 
@@ -50,6 +52,13 @@ function makeTabs() {
     const names = Object.keys(TASKS);
     if (step) open(names[(names.indexOf(page.task) + step + names.length) % names.length], true);
   };
+}
+
+/** Take over what another tab, or a command, has enrolled or forgotten. */
+async function refresh() {
+  const before = JSON.stringify(page.voices);
+  page.voices = await page.backend.list().catch(() => page.voices);
+  if (page.task === "voices" && JSON.stringify(page.voices) !== before) open("voices");
 }
 
 /** Show the panel of a task; `details` are passed to it. */
@@ -66,7 +75,7 @@ function open(task, focusesTab = false, details = {}) {
 }
 
 function heading(title, lead) {
-  return element("header", { class: "heading" }, element("h1", {}, title), element("p", {}, lead));
+  return element("div", { class: "heading" }, element("h1", {}, title), element("p", {}, lead));
 }
 
 /** Show a verdict below a form, and lead to it. */
@@ -160,12 +169,12 @@ function enrolPanel() {
   }
 
   function checkedName() {
-    const name = nameInput.value.trim();
+    const name = nameInput.value.trim().normalize("NFC");
     if (!name) nameProblem("Give the voice a name.");
+    else if (!isName(name)) nameProblem("Use 1 to 100 visible characters: a line break, joined emoji or an invisible character cannot be stored.");
     else if (page.voices.some((voice) => voice.name === name)) nameProblem(`${name} is already enrolled. Choose another name, or forget that voice first.`);
     else return name;
-    nameInput.focus();
-    return null;
+    throw Object.assign(new Error("The voice needs another name: see above."), { field: nameInput });
   }
 
   function show(step) {
@@ -184,7 +193,6 @@ function enrolPanel() {
         onDone: async (recording) => {
           recordings[step] = recording;
           const name = checkedName();
-          if (!name) throw new Error("The voice needs a name first.");
           if (isLast) await enrol(name, false);
           else show(recordings.findIndex((one) => !one));
         },
@@ -208,6 +216,13 @@ function enrolPanel() {
       page.voices = await page.backend.list();
       enrolled(done);
     } catch (error) {
+      const [, faulty] = error.message.match(/^recording (\d+): /) ?? [];
+      if (error.kind === "input" && faulty) {
+        problems.add(faulty - 1);
+        show(faulty - 1);
+        messages.replaceChildren(alertBox(error.message));
+        return;
+      }
       if (error.kind !== "another_speaker") throw error;
       const first = error.recordings[0];
       error.recordings.forEach((place) => problems.add(place));

@@ -2,6 +2,7 @@
 
 import { BackendError } from "./backend.js";
 
+const TIMEOUT_MS = 60_000; // the server answers within 50 s, if only that it is busy
 const MAX_BYTES = 11 * 2 ** 20; // of all recordings of a request; the server reads 16 MiB of base64
 
 export class HttpBackend {
@@ -43,7 +44,7 @@ async function call(method, path, content) {
   if (content) headers["Content-Type"] = "application/json";
   let response, answer;
   try {
-    response = await fetch(`api/${path}`, { method, headers, body: content && JSON.stringify(content) });
+    response = await fetch(`api/${path}`, { method, headers, body: content && JSON.stringify(content), signal: AbortSignal.timeout(TIMEOUT_MS) });
     answer = response.status === 503 ? {} : await response.json();
   } catch {
     throw new BackendError("unreachable", "The server does not answer. Is “python verify.py serve” still running?");

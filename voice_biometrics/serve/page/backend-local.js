@@ -34,8 +34,8 @@ export class LocalBackend {
     return voices.map(({ name, num_recordings, speech_s }) => ({ name, num_recordings, speech_s })).sort(byName);
   }
 
-  async enrol(name, recordings, keepAll = false) {
-    checkedName(name);
+  async enrol(wanted, recordings, keepAll = false) {
+    const name = checkedName(wanted);
     const read = await this.#readAll(recordings.map((recording, place) => [recording, `recording ${place + 1}`]));
     const isCopy = read.map((one, place) => read.slice(0, place).some((earlier) => holds(earlier, one.embedding)));
     const kept = [...read.keys()].filter((place) => !isCopy[place]);
@@ -62,8 +62,9 @@ export class LocalBackend {
     return { name, num_recordings: voice.num_recordings, speech_s: voice.speech_s, warnings };
   }
 
-  async verify(name, recording) {
-    const voice = this.#ofThisModel(await this.store.get(checkedName(name)));
+  async verify(wanted, recording) {
+    const name = checkedName(wanted);
+    const voice = this.#ofThisModel(await this.store.get(name));
     const read = await this.#readAll([[recording, "the recording"]]);
     return this.#verdict(name, voice, read);
   }

@@ -12,15 +12,18 @@ const MARK_DIMS = 16; // numbers of an embedding by which a recording is recogni
 const SAME_RECORDING = 0.01; // between two marks
 const ERRORS_FOR_30_PER_CENT = 30;
 
-/** Return a valid name of a voice; BackendError for one that could not be displayed or typed. */
-export function checkedName(name) {
+/** Tell if a voice may have this name: it can be displayed and typed. */
+export function isName(name) {
   const unprintable = /[\p{C}\p{Z}]/u.test(name.replaceAll(" ", ""));
   const length = [...name].length;
-  if (!length || length > MAX_NAME || unprintable || name !== name.trim()) {
-    const expected = `1 to ${MAX_NAME} printable characters without spaces at the ends`;
-    throw new BackendError("input", `invalid name ${JSON.stringify(name).slice(0, 60)}: expected ${expected}`);
-  }
-  return name;
+  return length > 0 && length <= MAX_NAME && !unprintable && name === name.trim();
+}
+
+/** Return the name of a voice in composed Unicode; BackendError for one that could not be displayed or typed. */
+export function checkedName(name) {
+  if (isName(name)) return name.normalize("NFC");
+  const expected = `1 to ${MAX_NAME} printable characters without spaces at the ends`;
+  throw new BackendError("input", `invalid name ${JSON.stringify(name).slice(0, 60)}: expected ${expected}`);
 }
 
 /** Return an embedding scaled to length 1. */

@@ -42,12 +42,13 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   async function start() {
     onStart();
     [levels, heights] = [[], []];
-    microphone = new Microphone(info.sample_rate, hear);
+    microphone = new Microphone(info.sample_rate, hear, stop);
     show("starting", bars([]), roundButton("microphone", "Record", null, { disabled: true }), hint("Waiting for the microphone …"));
     try {
       await microphone.start();
     } catch (error) {
       idle(error.message);
+      root.querySelector("button").focus();
       return;
     }
     if (!root.isConnected) {
@@ -62,6 +63,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     );
     show("recording", bars([]), meter, stopButton, hint("Speak now"), element("p", { class: "advice", role: "status" }));
     stopButton.focus();
+    root.scrollIntoView({ block: "nearest" });
     announce("Recording");
   }
 
@@ -88,7 +90,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     meter.firstChild.style.width = `${100 * meterHeight(level)}%`;
     const speech = speechSeconds(levels);
     root.querySelector(".ring-filled").setAttribute("stroke-dashoffset", RING * (1 - Math.min(1, speech / GOAL_S)));
-    root.querySelector(".hint").textContent = `Speak now · ${seconds(speech)} of speech`;
+    root.querySelector(".hint").textContent = `Speak now · ${seconds(speech)}`;
     const advice = adviceWhileSpeaking(levels);
     const shown = root.querySelector(".advice");
     if (shown.textContent !== advice) shown.textContent = advice;
@@ -120,13 +122,13 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     show(
       "review",
       bars(waveform(samples, NUM_BARS)),
-      element("p", { class: "facts" }, `${seconds(speech)} of speech`, element("span", {}, `level ${Math.round(level)} dB`.replace("-", "−"))),
+      element("p", { class: "facts" }, `${seconds(speech)} without pauses`, element("span", {}, `level ${Math.round(level)} dB`.replace("-", "−"))),
       checks.map((check) => alertBox(check.message)),
       problem,
       element("div", { class: "row centred" }, playButton(wav), again, isUsable && use),
     );
     (isUsable && !problem ? use : again).focus();
-    announce([`Recorded ${seconds(speech)} of speech.`, ...checks.map((check) => check.message)].join(" "));
+    announce([`Recorded ${seconds(speech)} without pauses.`, ...checks.map((check) => check.message)].join(" "));
   }
 
   async function handOver() {
@@ -135,7 +137,9 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
     try {
       await onDone(recording);
     } catch (error) {
-      if (root.isConnected) review(alertBox(error.message));
+      if (!root.isConnected) return;
+      review(alertBox(error.message));
+      error.field?.focus(); // where the user can mend it
     }
   }
 

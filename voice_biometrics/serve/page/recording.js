@@ -125,7 +125,7 @@ export function holdDifferentSounds(channels, rate) {
   const levels = channels.map((channel) =>
     Array.from({ length: numFrames }, (_, frame) => levelOf(channel.subarray(frame * length, (frame + 1) * length))),
   );
-  const loudest = levels.toSorted((a, b) => Math.max(...b) - Math.max(...a)).slice(0, 2);
+  const loudest = [...levels].sort((a, b) => Math.max(...b) - Math.max(...a)).slice(0, 2);
   const floor = Math.max(...loudest[0]) - SOUND_RANGE_DB;
   const [first, second] = loudest.map((one) => {
     const floored = one.map((level) => Math.max(level, floor));
@@ -169,7 +169,7 @@ function remarksOnSound(samples, rate) {
 function remarksOnFile(channels, fileRate, rate) {
   const remarks = [];
   if (holdDifferentSounds(channels, fileRate)) {
-    remarks.push("different sounds on its channels, such as two people: choose one with --channel");
+    remarks.push("different sounds on its channels, such as two people: choose one channel");
   }
   const clipped = Math.max(...channels.map(clippedShare));
   if (clipped > MAX_CLIPPED_SHARE) {

@@ -3,6 +3,8 @@
 import { element, icon } from "./dom.js";
 import { describeVerdict, perCent, perCentRange, scaleOf, signed, useName } from "./voice.js";
 
+const ROW_PX = 17; // between the names of two thresholds
+
 /**
  * Return the section of a verdict.
  *
@@ -50,24 +52,25 @@ function scaleView({ points, llr, use }) {
   const marks = [...scale.marks].sort((a, b) => a.position - b.position);
   const decisive = marks.find((mark) => mark.use === use);
   const accepting = at(element("div", { class: "accepting" }), decisive.position);
-  const words = marks.map((mark) => `${useName(mark.use)} ${signed(mark.threshold)}`).join(", ");
-  return element(
-    "figure",
-    { class: "scale", role: "img", "aria-label": `Log-likelihood ratio ${signed(llr)}; thresholds: ${words}` },
-    element("figcaption", {}, "log-likelihood ratio"),
-    element(
-      "div",
-      { class: "track" },
-      accepting,
-      ...scale.ticks.map(({ value, position }) => at(element("span", { class: "tick" }, String(value).replace("-", "−")), position)),
-      ...marks.map((mark, place) => {
-        const side = place === 0 && marks.length > 1 ? "left" : "right";
-        const kind = `threshold ${side} ${mark.use === use ? "decisive" : ""}`;
-        return at(element("span", { class: kind }, element("span", {}, useName(mark.use))), mark.position);
-      }),
-      at(element("span", { class: "needle" }, element("span", { class: "value" }, signed(llr))), scale.value),
-    ),
+  const track = element(
+    "div",
+    { class: "track" },
+    accepting,
+    ...scale.ticks.map(({ value, position }) => at(element("span", { class: "tick" }, String(value).replace("-", "−")), position)),
+    ...marks.map((mark, row) => thresholdView(mark, row, mark === decisive, at)),
+    at(element("span", { class: "needle" }, element("span", { class: "value" }, signed(llr))), scale.value),
   );
+  track.style.marginTop = `${30 + ROW_PX * (marks.length - 1)}px`;
+  const words = marks.map((mark) => `${useName(mark.use)} ${signed(mark.threshold)}`).join(", ");
+  const label = `Log-likelihood ratio ${signed(llr)}; thresholds: ${words}`;
+  return element("div", { class: "scale", role: "img", "aria-label": label }, element("p", {}, "log-likelihood ratio"), track);
+}
+
+/** Return the mark of a threshold, with its name to the left: each in a row of its own, so that none covers another. */
+function thresholdView({ use, position }, row, isDecisive, at) {
+  const mark = element("span", { class: `threshold ${isDecisive ? "decisive" : ""}` }, element("span", {}, useName(use)));
+  [mark.style.top, mark.style.height] = [`${-8 - ROW_PX * row}px`, `${24 + ROW_PX * row}px`];
+  return at(mark, position);
 }
 
 function candidatesView(candidates) {

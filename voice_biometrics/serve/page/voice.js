@@ -41,9 +41,10 @@ export class Microphone {
   /**
    * @param {number} rate  Hz, of the samples that `stop` returns.
    * @param {(block: Float32Array, rate: number) => void} onBlock  Called with about 20 ms at the microphone's own rate.
+   * @param {() => void} onEnd  Called when the microphone is taken away, for instance unplugged.
    */
-  constructor(rate, onBlock) {
-    [this.rate, this.onBlock, this.blocks, this.heard] = [rate, onBlock, [], []];
+  constructor(rate, onBlock, onEnd) {
+    [this.rate, this.onBlock, this.onEnd, this.blocks, this.heard] = [rate, onBlock, onEnd, [], []];
   }
 
   /** Ask for the microphone and start to record, without the browser's processing, which would change the voice. */
@@ -54,6 +55,7 @@ export class Microphone {
     const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ audio });
+      this.stream.getTracks()[0].addEventListener("ended", this.onEnd);
       this.context = new AudioContext({ latencyHint: "interactive" });
       await this.context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
     } catch (error) {
@@ -302,7 +304,7 @@ export function checkRecording(samples, rate, limits, clipped = clippedShare(sam
   } else if (speech < limits.sure_speech_s) {
     add("too_short", false, `Short: ${seconds(speech)} of speech. With more, the right speaker is rejected less often.`);
   }
-  if (level < MIN_LEVEL_DB) add("too_quiet", false, "Too quiet. Speak up or move closer, and record again.");
+  if (level < MIN_LEVEL_DB && speech >= limits.min_speech_s) add("too_quiet", false, "Too quiet. Speak up or move closer, and record again.");
   if (clipped > MAX_CLIPPED_SHARE) {
     add("clipped", false, "Too loud: the peaks are cut off. Move away, or lower the recording level.");
   }
