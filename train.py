@@ -127,8 +127,9 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
     augmentation, rate = hparams["augmentation"], hparams["sample_rate"]
     store = None
     if hparams["keep_decoded"]:
-        run_on_main(AudioStore.write, args=[manifests, rows, rate, augmentation.speeds])
-        store = AudioStore(manifests, rows, rate, augmentation.speeds)
+        decoded = Path(hparams["decoded_folder"] or manifests)
+        run_on_main(AudioStore.write, args=[decoded, rows, rate, augmentation.speeds])
+        store = AudioStore(decoded, rows, rate, augmentation.speeds)
     rows = several_crops(rows, hparams["crop_every_s"], hparams["sentence_len"])
     augmentation.prepare(rows.values())
     crops = CropReader(hparams["sentence_len"], rate, hparams["seed"], augmentation, hparams["epoch_counter"], store)

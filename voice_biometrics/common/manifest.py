@@ -6,8 +6,9 @@ seconds, ``wav`` beginning with ``$data_root`` (``$data_root.<corpus>`` if corpo
 file. Rows are sorted by ``ID``, so two runs write identical files.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,3 +163,9 @@ def with_folders(manifest: pd.DataFrame, replacements: dict[str, str], manifest_
     if not containing_file(first).is_file():
         raise InputError(f"{manifest_file}: {first} is missing; check --data_folder")
     return manifest
+
+
+def cut_digest(row: Mapping) -> str:
+    """Return 16 hex digits that differ for other audio: of path and cut of a manifest row, however it was read."""
+    cut = f"{row['wav']} {int(row['start'])} {int(row['stop'])}"
+    return hashlib.sha256(cut.encode()).hexdigest()[:16]

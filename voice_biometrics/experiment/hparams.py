@@ -52,7 +52,7 @@ KEYS = {
     **dict.fromkeys(
         ("name", "output_folder", "manifest_folder", "save_folder", "data_folder", "skip_prep", "num_workers",
          "processes",
-         "teacher", "teacher_file",
+         "teacher", "teacher_file", "decoded_folder",
          "dataloader_options", "tensorboard", "ckpt_interval_minutes", "checkpointer", "train_logger", "error_stats"),
         "free"),  # of dataloader_options, batch_size is a key itself
 }  # fmt: skip

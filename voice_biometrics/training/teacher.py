@@ -1,10 +1,9 @@
 """Training with a teacher: its embeddings of the training utterances, and the loss that pulls the student to them.
 
-``teacher.npz`` holds ``utterances`` (IDs of the manifest, sorted), ``speeds``, ``embeddings`` (speeds, utterances,
-dims) float32, ``teacher`` (name and checksum) and ``manifest_sha256``; ``training.teachers`` writes it.
+``teacher.npz`` holds ``utterances`` (IDs of the manifest, sorted), their ``cuts`` (``cut_digest``), ``speeds``,
+``embeddings`` (speeds, utterances, dims) float32 and ``teacher`` (name and checksum); ``training.teachers`` writes it.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
+from voice_biometrics.common.manifest import cut_digest
 
 ADVICE = "give --teacher to embed the training part"
 
@@ -25,10 +25,10 @@ class TeacherEmbeddings:
     """The contents of a teacher file."""
 
     utterances: list[str]  # sorted
+    cuts: list[str]
     speeds: list[float]
     embeddings: np.ndarray  # (speeds, utterances, dims) float32
     teacher: str
-    manifest_sha256: str
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -36,10 +36,10 @@ class TeacherEmbeddings:
             np.savez(
                 file,
                 utterances=np.array(self.utterances),
+                cuts=np.array(self.cuts),
                 speeds=np.array(self.speeds),
                 embeddings=self.embeddings.astype(np.float32),
                 teacher=np.array(self.teacher),
-                manifest_sha256=np.array(self.manifest_sha256),
             )
 
     @classmethod
@@ -51,10 +51,10 @@ class TeacherEmbeddings:
             with np.load(path, allow_pickle=False) as arrays:
                 found = cls(
                     arrays["utterances"].tolist(),
+                    arrays["cuts"].tolist(),
                     arrays["speeds"].tolist(),
                     arrays["embeddings"],
                     str(arrays["teacher"]),
-                    str(arrays["manifest_sha256"]),
                 )
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError(f"{path}: expected a teacher's embeddings: {error}; {ADVICE}") from error
@@ -63,11 +63,14 @@ class TeacherEmbeddings:
             raise InputError(f"{path}: expected {expected} embeddings, found {found.embeddings.shape}; {ADVICE}")
         return found
 
-
-def manifest_sha256(rows: Mapping[str, Mapping]) -> str:
-    """Return a checksum of what a teacher hears: IDs, cuts and paths below ``$data_root``, of manifest rows by ID."""
-    rows_read = sorted((utt_id, str(row["wav"]), int(row["start"]), int(row["stop"])) for utt_id, row in rows.items())
-    return hashlib.sha256(repr(rows_read).encode()).hexdigest()
+    def lacks(self, rows: Mapping[str, Mapping], speeds: Sequence[float]) -> str:
+        """Return in words what is missing for manifest rows by ID at some speeds, empty if nothing is."""
+        known = dict(zip(self.utterances, self.cuts, strict=True))
+        missing = sorted(utt_id for utt_id, row in rows.items() if known.get(utt_id) != cut_digest(row))
+        if missing:
+            return f"the training manifest has {missing[0]} and {len(missing) - 1} more, or other cuts of them"
+        others = [speed for speed in speeds if speed not in self.speeds]
+        return f"expected the speeds {list(speeds)}, found {self.speeds}" if others else ""
 
 
 class TeacherTargets:
@@ -78,7 +81,7 @@ class TeacherTargets:
 
     Arguments
     ---------
-    path: written by ``TeacherEmbeddings.write``.
+    path: written by ``TeacherEmbeddings.write``; it may have more utterances and speeds.
     rows: of the training manifest, by utterance ID, ``wav`` still beginning with ``$data_root``.
     speeds: those of the augmentation.
 
@@ -89,26 +92,24 @@ class TeacherTargets:
 
     Raises
     ------
-    InputError: the file is missing or malformed, was made of another manifest or other speeds, or an embedding is not
-        finite.
+    InputError: the file is missing or malformed, lacks an utterance, a cut or a speed, or an embedding is not finite.
     """
 
     def __init__(self, path: Path, rows: Mapping[str, Mapping], speeds: Sequence[float]) -> None:
         found = TeacherEmbeddings.read(path)
-        missing = sorted(set(rows) - set(found.utterances))
-        if missing or found.manifest_sha256 != manifest_sha256(rows):
-            named = f"{missing[0]} and {len(missing) - 1} more are missing" if missing else "other files or cuts"
-            raise InputError(f"{path}: the embeddings do not fit the training manifest ({named}); {ADVICE}")
-        if list(found.speeds) != list(speeds):
-            raise InputError(f"{path}: expected the speeds {list(speeds)}, found {found.speeds}; {ADVICE}")
-        if not np.isfinite(found.embeddings).all():
-            row = int(np.argmin(np.isfinite(found.embeddings).all(axis=(0, 2))))
-            raise InputError(f"{path}: the embedding of {found.utterances[row]} is not finite; {ADVICE}")
-        self.number_of = {utt_id: number for number, utt_id in enumerate(found.utterances)}
-        centred = found.embeddings - found.embeddings.mean(axis=(0, 1))
+        if lacking := found.lacks(rows, speeds):
+            raise InputError(f"{path}: the embeddings do not fit: {lacking}; {ADVICE}")
+        number_of = {utt_id: number for number, utt_id in enumerate(found.utterances)}
+        chosen = np.ix_([found.speeds.index(speed) for speed in speeds], [number_of[utt_id] for utt_id in rows])
+        embeddings = found.embeddings[chosen]
+        if not np.isfinite(embeddings).all():
+            bad = list(rows)[int(np.argmin(np.isfinite(embeddings).all(axis=(0, 2))))]
+            raise InputError(f"{path}: the embedding of {bad} is not finite; {ADVICE}")
+        self.number_of = {utt_id: number for number, utt_id in enumerate(rows)}
+        centred = embeddings - embeddings.mean(axis=(0, 1))
         lengths = np.linalg.norm(centred, axis=2, keepdims=True)
         self.embeddings = torch.from_numpy(centred / np.maximum(lengths, 1e-12)).float().flatten(0, 1)
-        names = [(speed, rows[utt_id]["spk_id"]) for speed in speeds for utt_id in found.utterances]
+        names = [(speed, row["spk_id"]) for speed in speeds for row in rows.values()]
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         self.speakers = torch.tensor([numbers[name] for name in names])
 

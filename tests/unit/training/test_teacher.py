@@ -10,8 +10,9 @@ import torch
 
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
+from voice_biometrics.common.manifest import cut_digest
 from voice_biometrics.training import teachers as stage
-from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, TeacherTargets, manifest_sha256
+from voice_biometrics.training.teacher import TeacherEmbeddings, TeacherLoss, TeacherTargets
 from voice_biometrics.training.teachers import CAMPPLUS_CODE, CAMPPLUS_WEIGHTS, Teacher, load_teacher
 
 SPEEDS = [1.0, 0.9]
@@ -24,7 +25,8 @@ ROWS = {
 def write_embeddings(path: Path, rows: dict = ROWS, speeds: list[float] = SPEEDS) -> TeacherEmbeddings:
     """Write random embeddings of 4 dims that fit ``rows``."""
     values = np.random.default_rng(0).standard_normal((len(speeds), len(rows), 4)).astype(np.float32) + 3
-    embeddings = TeacherEmbeddings(sorted(rows), speeds, values, "a teacher", manifest_sha256(rows))
+    cuts = [cut_digest(rows[utt_id]) for utt_id in sorted(rows)]
+    embeddings = TeacherEmbeddings(sorted(rows), cuts, speeds, values, "a teacher")
     embeddings.write(path)
     return embeddings
 
@@ -48,15 +50,22 @@ class TestTargets:
             with pytest.raises(InputError, match=r"teacher\.npz: expected"):
                 TeacherTargets(tmp_path / "teacher.npz", ROWS, SPEEDS)
 
-    def test_another_manifest_and_other_speeds_are_refused(self, tmp_path):
+    def test_what_the_file_lacks_is_named(self, tmp_path):
         write_embeddings(tmp_path / "teacher.npz")
         for rows, speeds, found in (
-            (ROWS | {"d": ROWS["a"]}, SPEEDS, "d and 0 more are missing"),
-            (ROWS | {"a": {**ROWS["a"], "stop": 8}}, SPEEDS, "do not fit the training manifest"),
-            (ROWS, [1.0], "speeds"),
+            (ROWS | {"d": ROWS["a"]}, SPEEDS, "d and 0 more"),
+            (ROWS | {"a": {**ROWS["a"], "stop": 8}}, SPEEDS, "a and 0 more, or other cuts"),
+            (ROWS, [1.0, 1.1], "speeds"),
         ):
             with pytest.raises(InputError, match=found):
                 TeacherTargets(tmp_path / "teacher.npz", rows, speeds)
+
+    def test_a_run_of_fewer_utterances_and_speeds_can_use_the_file(self, tmp_path):
+        values = write_embeddings(tmp_path / "teacher.npz").embeddings[1, 1:]
+        targets = TeacherTargets(tmp_path / "teacher.npz", {"c": ROWS["c"], "b": ROWS["b"]}, [0.9])
+        expected = values[1] - values.mean(axis=0)
+        found = targets.embeddings[targets.places(["c"], [0])[0]]
+        np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-5)
 
     def test_an_embedding_that_is_not_finite_is_named(self, tmp_path):
         embeddings = write_embeddings(tmp_path / "teacher.npz")
@@ -166,10 +175,13 @@ class TestStage:
         assert first.num_embedded > 1 and first.num_embedded + second.num_embedded == 2 * 24 + 1  # 1 finds the dims
         assert not list(speakers.glob("*partial*"))
 
-    def test_a_finished_file_is_left_as_it_is(self, monkeypatch, speakers, rows):
+    def test_a_file_that_has_all_is_left_as_it_is_and_an_unreadable_one_made_again(self, monkeypatch, speakers, rows):
         self.embed(monkeypatch, speakers, rows, FakeTeacher())
-        self.embed(monkeypatch, speakers, rows, fake := FakeTeacher())
-        assert fake.num_embedded == 0
+        for part in (rows, dict(list(rows.items())[:5])):
+            self.embed(monkeypatch, speakers, part, fake := FakeTeacher())
+            assert fake.num_embedded == 0
+        (speakers / "teacher.npz").write_bytes(b"not an archive")
+        assert len(self.embed(monkeypatch, speakers, rows, FakeTeacher()).utterances) == 24
 
     def test_an_embedding_that_is_not_finite_is_named(self, monkeypatch, speakers, rows):
         with pytest.raises(InputError, match="spk0-utt0.*not finite"):
