@@ -65,9 +65,10 @@ def changes_of(path: Path, request) -> dict:
         return {"pretrained": request.getfixturevalue("base_run"), "frozen_epochs": 0}
     if name == "transfer_speechbrain":
         return {"pretrained": request.getfixturevalue("published"), "frozen_epochs": 0}
-    if "TeacherLoss" in path.read_text(encoding="utf-8"):
+    given = read_command_line([str(path)], "")
+    if "teacher_cost" in given.text and "embedding_costs: []" not in given.text:
         return {"teacher": "pretrained"}  # any model folder
-    if "," in read_command_line([str(path)], "").settings["corpus"]:
+    if "," in given.settings["corpus"]:
         folders = f"{request.getfixturevalue('corpus')},{request.getfixturevalue('further_corpus')}"
         corpora = {"corpus": "speaker_folders,speaker_folders", "valid_corpus": "speaker_folders"}
         return {**corpora, "data_folder": folders}
