@@ -10,8 +10,8 @@ MODEL is a model folder, which needs no PyTorch, or the run folder of train.py (
   --shard I/N              the I-th of N shares, for N processes or machines; default: 1/1
   --precision int8         of a model folder; default: fp32
 
-Writes Parquet files of 2,000 utterances (ID, spk_id, duration, embedding). The same command, with any --shard, goes on
-where it was stopped: it writes the files that are missing. Read them with eval_eer.py --embeddings FOLDER.
+Writes Parquet files of 2,000 utterances (ID, spk_id, duration, embedding). The same command, with any --shard, resumes
+interrupted work: it writes the missing files. Read them with eval_eer.py --embeddings FOLDER.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     options = parse_options(arguments)
     written, found = embed_shard(options)
     print(
-        f"Embeddings: {options.output} ({written} files written, {found} were there)\n"
+        f"Embeddings: {options.output} ({written} files written, {found} already there)\n"
         f"Next, when all shards are done: python eval_eer.py --embeddings {options.output}"
     )
 
@@ -59,7 +59,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 
 def embed_shard(options: argparse.Namespace) -> tuple[int, int]:
-    """Embed a share of a manifest; return how many files were written and were there. Raises InputError."""
+    """Embed a share of a manifest; return the numbers of files written and already there. Raises InputError."""
     shard = shard_named(options.shard)
     load = trained_run if (options.model / "hyperparams.yaml").is_file() else model_folder
     embed, fingerprint, roots = load(options)

@@ -3,16 +3,17 @@
     python export.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
     python export.py results/ecapa_small/speechocean762/1986 --data_folder /path/to/speechocean762
 
-Give the arguments that train.py had, or the run folder; and after them
-  --calibration_from RUN_FOLDER ...   runs of the same hparams that held out other speakers (--split_seed 1, 2, ...):
-                                      for a run that was trained on all speakers (--valid_speakers 0)
-  --model_folder PATH                 where to, <run folder>/model if not given
-  --version 1.0                       of the model: any word
+Give the arguments of train.py, or the run folder, and then any of
+  --calibration_from RUN_FOLDER ...   runs of the same hparams that held out other speakers (--split_seed 1, 2, ...),
+                                      for a run trained on all speakers (--valid_speakers 0)
+  --model_folder PATH                 default: <run folder>/model
+  --version 1.0                       of the model: letters, digits, dots, + and -
 
-Writes embedder.onnx (waveform to embedding), embedder.int8.onnx (smaller, faster), calibration.json (what scores mean,
-thresholds, error rates: from held-out speakers), MODEL_CARD.md, SHA256SUMS, speechbrain/, the same model for
-SpeechBrain's SpeakerRecognition.from_hparams(source=...), and, if the features are Kaldi's, embedder.sherpa.onnx, the
-same model for sherpa-onnx and WeSpeaker (docs/deployment.md). A run folder is a program: export only your own.
+Writes embedder.onnx (waveform to embedding), embedder.int8.onnx (smaller, faster), calibration.json (score to
+log-likelihood ratio, thresholds and error rates, from held-out speakers), MODEL_CARD.md, SHA256SUMS, speechbrain/ (the
+same model for SpeechBrain's SpeakerRecognition.from_hparams(source=...)) and, if the features are Kaldi's,
+embedder.sherpa.onnx (for sherpa-onnx and WeSpeaker: docs/deployment.md). A run folder is a program: export only your
+own.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from voice_biometrics.metrics.formatting import per_cent
 
 @tell_input_errors
 def main(arguments: list[str]) -> None:
-    """Export a run and say what came out."""
+    """Export a run and print its results."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options, rest = parse_options(arguments)
     run = TrainedRun.from_command_line(rest, __doc__)
@@ -58,12 +59,12 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def refuse(message: str) -> NoReturn:
-    """Tell an option that cannot be taken."""
+    """Raise InputError for an invalid option."""
     raise InputError(f"{message}; see python export.py --help")
 
 
 def say(model: ModelFolder) -> None:
-    """Print what each file is worth, and what to do next."""
+    """Print the EER and size of each file, and the next step."""
     for entry in model.embedders.values():
         print(
             f"{entry.file:<20} EER {per_cent(entry.eer)}, 95 % interval over {model.held_out.num_speakers} held-out "
@@ -71,7 +72,7 @@ def say(model: ModelFolder) -> None:
         )
     if (model.path / ENGINE_NAME).is_file():
         print(f"{ENGINE_NAME:<20} the embeddings of embedder.onnx in sherpa-onnx and WeSpeaker: docs/deployment.md")
-    print(f"Model folder: {model.path} (MODEL_CARD.md says the rest)")
+    print(f"Model folder: {model.path} (details: MODEL_CARD.md)")
     print(f"Next: python verify.py compare A.wav B.wav --model {model.path}")
 
 

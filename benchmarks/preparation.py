@@ -1,4 +1,4 @@
-"""How fast a corpus is prepared: ``python benchmarks/preparation.py [NUMBER_OF_FILES]``.
+"""Time the preparation of a corpus: ``python benchmarks/preparation.py [NUMBER_OF_FILES]``.
 
 Makes that many small WAV files (150,000 unless named; 0.1 s, 100 a speaker) in a temporary folder and prepares their
 manifests: listing, headers, split, trials, writing. Prints files a second, the first time and the second, when nothing

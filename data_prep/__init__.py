@@ -1,1 +1,1 @@
-"""A corpus on disk becomes manifests and trial lists; one module a corpus."""
+"""Corpora on disk to manifests and trial lists."""

@@ -25,4 +25,4 @@ if __name__ == "__main__":
         runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}},
     )
     parts = ray.get([embed_shard.remote(number, count, arguments) for number in range(1, count + 1)])
-    print(f"{sum(written for written, _ in parts)} files written, {sum(found for _, found in parts)} were there")
+    print(f"{sum(written for written, _ in parts)} files written, {sum(found for _, found in parts)} already there")

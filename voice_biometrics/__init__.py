@@ -1,4 +1,4 @@
-"""What the scripts of the voice-biometrics recipe share; each module has one job.
+"""Packages of the voice-biometrics recipe, shared by its scripts.
 
 Import this package before PyTorch and ONNX Runtime, which read these settings when they are loaded.
 """

@@ -1,1 +1,1 @@
-"""One module a corpus: its files, speakers, metadata and trial list."""
+"""One module per corpus: its files, speakers, metadata and trial list."""

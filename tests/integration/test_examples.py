@@ -98,5 +98,5 @@ def test_ray_embeds_a_manifest_in_shards(speakers, tmp_path):
     if "node timed out during startup" in ended.stderr:
         pytest.skip("Ray's own processes did not start within the 15 s that it allows: the machine is too busy")
     assert ended.returncode == 0, ended.stderr
-    assert "1 files written, 0 were there" in ended.stdout
+    assert "1 files written, 0 already there" in ended.stdout
     assert read_parts(output)[0]["ID"].tolist() == pd.read_csv(manifest)["ID"].tolist()

@@ -103,7 +103,7 @@ class PlannedRun:
 
     @property
     def trains(self) -> bool:
-        """Whether epochs are to be trained."""
+        """True if there are epochs to train."""
         return self.action in ("train", "retrain", "resume")
 
     @property

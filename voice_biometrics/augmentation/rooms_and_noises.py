@@ -90,7 +90,7 @@ def _read_response(path: Path, sample_rate: int) -> np.ndarray:
             "--rir_folder"
         )
     channels, file_rate = soundfile.read(path, dtype="float32", always_2d=True)  # (taps, channels)
-    response = np.ascontiguousarray(channels[:, 0])  # a mean of channels would be a room with as many ears
+    response = np.ascontiguousarray(channels[:, 0])  # a mean would be a room heard at several places at once
     return from_direct_sound(soxr.resample(response, file_rate, sample_rate), sample_rate)
 
 

@@ -41,7 +41,7 @@ TRUNCATED = "truncated: shorter than its header says"
 
 
 class Header(NamedTuple):
-    """Length and rate of a file; ``fault`` is empty for a usable file, ``remarks`` without anything to tell."""
+    """Length and rate of a file; ``fault`` is empty for a usable file, ``remarks`` if there is nothing to report."""
 
     num_samples: int  # per channel, at the file's own rate
     sample_rate: int  # Hz

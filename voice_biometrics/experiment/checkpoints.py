@@ -146,7 +146,7 @@ def _set_aside(folder: Path, fault: str) -> None:
 
 
 def _meta_fault(folder: Path) -> str:
-    """Return why the ``CKPT.yaml`` of a checkpoint cannot be read, or an empty text."""
+    """Return why the ``CKPT.yaml`` of a checkpoint cannot be read, or an empty string."""
     try:
         meta = yaml.safe_load((folder / METAFNAME).read_text(encoding="utf-8"))
         return "" if isinstance(meta["unixtime"], float) else f"{METAFNAME} has no time"
@@ -155,7 +155,7 @@ def _meta_fault(folder: Path) -> str:
 
 
 def _fault(path: Path) -> str:
-    """Return why a checkpoint file cannot be read, or an empty text.
+    """Return why a checkpoint file cannot be read, or an empty string.
 
     Networks, optimisers and schedulers are torch archives; SpeechBrain's small states are text.
     """

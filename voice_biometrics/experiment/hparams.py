@@ -263,6 +263,6 @@ def _refuse_old_name(place: str, key: str) -> None:
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" with the most similar known key, or an empty text."""
+    """Return " (did you mean ...?)" with the most similar known key, or an empty string."""
     close = difflib.get_close_matches(key, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""

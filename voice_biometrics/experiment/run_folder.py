@@ -1,4 +1,4 @@
-"""The run folder: one run at a time, what it was started with, and its figures per epoch."""
+"""The run folder: its lock, its hparams, and its figures per epoch."""
 
 import contextlib
 import io
@@ -17,9 +17,9 @@ from voice_biometrics.experiment.hparams import RECORD, RENAMED, keys_that_affec
 
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Hold the run folder, made if need be, for one run; InputError while another process holds it.
+    """Lock the run folder, created if needed, for one run; InputError if another process has locked it.
 
-    The system lets go of it when the process ends, however it ends.
+    The system releases the lock when the process ends, even by a kill.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,13 +79,13 @@ def values_of(resolved: str) -> dict[str, str]:
 
 
 def read_epochs(folder: Path) -> list[dict]:
-    """Return the rows of ``metrics.csv``, one an epoch; none when it is not there."""
+    """Return the rows of ``metrics.csv``, one per epoch; empty without the file."""
     path = folder / "metrics.csv"
     return pd.read_csv(path).to_dict("records") if path.is_file() else []
 
 
 def record_epoch(row: dict, folder: Path) -> list[dict]:
-    """Add ``row`` to ``metrics.csv`` in place of this epoch and later ones, and return all rows."""
+    """Add ``row`` to ``metrics.csv``, replacing this epoch and later ones, and return all rows."""
     rows = [earlier for earlier in read_epochs(folder) if earlier["epoch"] < row["epoch"]] + [row]
     with written_whole(folder / "metrics.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)

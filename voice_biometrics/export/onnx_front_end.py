@@ -206,7 +206,7 @@ def _frames(graph: OnnxGraph, waves: str, length: int, hop: int, num_frames: str
     blocks = graph.op("Reshape", whole, [0, -1, block])  # (batch, blocks, samples)
     starts = graph.op("Mul", graph.op("Range", 0, graph.op("Squeeze", num_frames, [0]), 1), [hop // block])
     of_frame = list(range(length // block))
-    which = graph.op("Add", graph.op("Unsqueeze", starts, [1]), of_frame)  # (frames, blocks a frame)
+    which = graph.op("Add", graph.op("Unsqueeze", starts, [1]), of_frame)  # (frames, blocks per frame)
     gathered = graph.op("Gather", blocks, graph.op("Reshape", which, [-1]), axis=1)
     return graph.op("Reshape", gathered, [0, -1, length])
 

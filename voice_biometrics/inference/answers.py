@@ -75,7 +75,7 @@ class Identification(Answer):
 
     @property
     def is_accepted(self) -> bool:
-        """Tell if a voice was identified."""
+        """True if a voice was identified."""
         return self.name is not None
 
     def _decision(self) -> list[str]:

@@ -141,7 +141,7 @@ def recording_from_samples(
 
 @contextlib.contextmanager
 def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[int | io.BytesIO]:
-    """Give what soundfile opens without guessing from a name: a descriptor of a regular file, or the bytes."""
+    """Yield what soundfile opens without guessing from a name: a descriptor of a regular file, or the bytes."""
     try:
         if hasattr(source, "read"):
             opened = io.BytesIO(source.read(MAX_STREAM_BYTES + 1))

@@ -15,7 +15,7 @@ from voice_biometrics.inference.store import Store
 from voice_biometrics.inference.voiceprints import read_voices, write_vectors, write_voices
 
 ACCEPTED, REJECTED = 0, 1  # exit statuses; a command that decides nothing ends with 0
-STANDARD = "-"  # standard input or output in place of a file
+STANDARD = "-"  # standard input or output instead of a file
 LATER = "; the log still holds a copy, since another process reads the store or the disk is full: the next command on "
 LATER += "this store removes it"
 

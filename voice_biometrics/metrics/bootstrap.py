@@ -42,7 +42,7 @@ from voice_biometrics.metrics.error_rates import (
 from voice_biometrics.metrics.llr import bayes_threshold, cllr_of_each
 
 NUM_REPLICATES, SEED = 1000, 0  # the same for all lists, so that lists of the same speakers compare
-JACKKNIFE_GROUPS = 200  # at most so many groups of speakers are left out in turn
+JACKKNIFE_GROUPS = 200  # maximum number of groups of speakers that are left out in turn
 BAND_POINTS = 15  # of a band of intervals along a curve
 REPLICATES_AT_A_TIME = 256  # bounds the memory: a sum per speaker and replicate
 

@@ -91,13 +91,13 @@ class WeightedStatistics(torch.autograd.Function):
 
 
 def _empty_statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the mean and the variance, (utterances, channels, 1, 1)."""
+    """Return uninitialised tensors for mean and variance, (utterances, channels, 1, 1)."""
     shape = (*frames.shape[:2], 1, 1)
     return frames.new_empty(shape, dtype=torch.float32), frames.new_empty(shape, dtype=torch.float32)
 
 
 def _slope(variance: Tensor, deviation: Tensor, eps: float) -> Tensor:
-    """How the deviation grows with the variance; not at all where it was raised to its least value."""
+    """Return the derivative of the deviation by the variance; 0 where the deviation was clamped."""
     return (0.5 / deviation).masked_fill(variance < eps, 0.0)
 
 
@@ -192,7 +192,7 @@ def res2(block: Res2NetBlock, frames: Tensor) -> Tensor:
 
 
 def squeeze_excite(block: SEBlock, frames: Tensor) -> Tensor:
-    """Scale each channel by what the means of all channels say."""
+    """Scale each channel by a gate computed from the means of all channels."""
     means = MeanOverTime.apply(frames)  # (utterances, channels, 1)
     scale = block.sigmoid(block.conv2(block.relu(block.conv1(means))))
     return frames * scale.unsqueeze(3)
@@ -251,7 +251,7 @@ class ReflectedSum(torch.autograd.Function):
 
 
 class MeanOverTime(torch.autograd.Function):
-    """The mean of each channel; its gradient keeps the frames' order of memory, else adding it is five times slower."""
+    """Mean of each channel. Its gradient keeps the memory order of the frames: another is added five times slower."""
 
     @staticmethod
     def forward(ctx, frames: Tensor) -> Tensor:
@@ -261,13 +261,13 @@ class MeanOverTime(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        """Give each frame its share."""
+        """Distribute the gradient evenly over the frames."""
         share = (gradient / ctx.shape[3]).unsqueeze(3)
         return share.expand(ctx.shape).contiguous(memory_format=torch.channels_last)
 
 
 class DenseGradient(torch.autograd.Function):
-    """Nothing, but a gradient without gaps: batch normalisation takes ten times as long over a slice of channels."""
+    """Identity with a contiguous gradient: batch normalisation takes ten times as long on a slice of channels."""
 
     @staticmethod
     def forward(ctx, frames: Tensor) -> Tensor:

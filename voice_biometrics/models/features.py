@@ -27,9 +27,9 @@ class TorchaudioMFCC(nn.Module):
 
     Arguments
     ---------
-    n_mfcc: coefficients a frame.
+    n_mfcc: coefficients per frame.
     sample_rate: Hz.
-    log_mels: logarithm of the mel energies in place of decibels clipped at 80 dB below the loudest.
+    log_mels: logarithm of the mel energies instead of decibels clipped at 80 dB below the loudest.
     melkwargs: options of ``torchaudio.transforms.MelSpectrogram``; None for its defaults (n_fft and window of 400
         samples, hop of 200 samples, 128 mels).
 

@@ -37,7 +37,7 @@ def weighted_mean_std(frames: Tensor, weights: Tensor) -> Tensor:
 
 
 class AttentivePooling(nn.Module):
-    """Pool frames by attention with one weight a frame, shared by all channels.
+    """Pool frames by attention with one weight per frame, shared by all channels.
 
     The weight of a frame is scored on the frame joined with the plain mean and deviation of its utterance.
     """

@@ -243,7 +243,7 @@ def calibration_bins(llrs: np.ndarray, is_target: np.ndarray, num_bins: int = 20
     ---------
     llrs : (trials,) float, natural logarithm.
     is_target : (trials,) bool, or 0 and 1.
-    num_bins : at most so many; equal LLRs are in the same bin.
+    num_bins : maximum; equal LLRs are in the same bin.
 
     Raises InputError as ``metrics.error_rates``.
     """

@@ -175,7 +175,7 @@ def _decisions(evaluation: Evaluation) -> Markdown:
 
 
 def _origin(evaluation: Evaluation) -> str:
-    """Say which speakers the thresholds come from."""
+    """Return a sentence on the speakers that the thresholds come from."""
     calibration = evaluation.thresholds.calibration
     words = (
         "Scores are calibrated to log-likelihood ratios (LLR) by logistic regression on "
@@ -191,7 +191,7 @@ def _origin(evaluation: Evaluation) -> str:
             "held-out speakers, who are neither in training nor in these trials. The thresholds were chosen on them."
         )
     if calibration.ridge:
-        words += " Those trials are perfectly separable, so the slope was regularised: take the LLRs as rough."
+        words += " Those trials are perfectly separable, so the slope was regularised: the LLRs are approximate."
     return words
 
 
@@ -303,7 +303,7 @@ def _calibration(evaluation: Evaluation) -> Markdown:
 
 
 def _calibration_loss(summary: dict, fitted: Calibration) -> str:
-    """Say how C_llr divides into discrimination and calibration loss."""
+    """Return a sentence on the parts of C_llr: loss by discrimination and by calibration."""
     cllr, best = summary["cllr"], summary["min_cllr"]
     words = f"C_llr is {number(cllr)} bits; ignoring the scores would cost 1 bit. "
     if fitted.quality_slopes:

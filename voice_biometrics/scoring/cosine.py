@@ -108,7 +108,7 @@ def _score_block(unit: np.ndarray, enrol: np.ndarray, test: np.ndarray) -> np.nd
 
 
 def _score_pairs(unit: np.ndarray, enrol: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Score each trial by the product of its own two embeddings -> (trials,)."""
+    """Score each trial by the product of its two embeddings -> (trials,)."""
     scores = np.empty(enrol.size, unit.dtype)
     for start in range(0, enrol.size, ROWS_PER_GATHER):
         some = slice(start, start + ROWS_PER_GATHER)

@@ -1,8 +1,8 @@
 """Embeddings of a manifest of any size, as a folder of Parquet files. Needs no PyTorch.
 
 ``part-000042.parquet`` holds rows 84,000 to 85,999 of the manifest, counted from 0: ``ID``, ``spk_id``, ``duration``
-(seconds) and ``embedding`` (dims,) float32. A part is written whole and never again, so work that was stopped goes on
-with the parts that are missing. Its metadata holds the fingerprint of the model, a checksum of its manifest rows, and
+(seconds) and ``embedding`` (dims,) float32. A part is written atomically and only once, so interrupted work
+resumes with the missing parts. Its metadata holds the fingerprint of the model, a checksum of its manifest rows, and
 the number of rows of the manifest.
 """
 
@@ -44,12 +44,12 @@ def write_parts(
     embed: Embed,
     shard: tuple[int, int] = (1, 1),
 ) -> tuple[int, int]:
-    """Embed every n-th part of a manifest, with a progress bar, and return how many parts were written and were there.
+    """Embed every n-th part of a manifest, with a progress bar; return the numbers of parts written and already there.
 
     Arguments
     ---------
     manifest_file, replacements : utterances, and the folder of each ``$data_root``.
-    folder : of the parts; made if need be.
+    folder : of the parts; created if needed.
     fingerprint : of the model.
     embed : returns the embeddings of manifest rows.
     shard : (i, n): write parts i - 1, i - 1 + n, ... Other processes or machines write the others.

@@ -25,7 +25,7 @@ class Scoring:
     """Scoring keys of the hparams.
 
     subtract_mean : subtract the cohort's mean embedding before the cosine.
-    as_norm_top : AS-norm with so many members of the cohort, those most similar to the utterance; 0 for no AS-norm.
+    as_norm_top : AS-norm with this many of the most similar members of the cohort; 0 for no AS-norm.
     as_norm_cohort : members of the cohort: ``speakers`` (an average each) or ``utterances``.
     """
 
