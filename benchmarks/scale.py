@@ -1,5 +1,6 @@
 """Time, memory and bytes at scale: a million utterances, 10^9 pairs, a million voices.
 
+    python benchmarks/scale.py links FOLDER CORPUS      a folder per speaker with 1,000,000 links to the files of FOLDER
     python benchmarks/scale.py manifest FOLDER FILE     a manifest of 1,000,000 rows that share the files of FOLDER
     python benchmarks/scale.py pairs EMBEDDINGS         all pairs of 44,722 embeddings: 10^9; --exact: of 10,000, also
                                                         with stored scores
@@ -38,7 +39,12 @@ def main() -> None:
     """Run one measurement."""
     parser = argparse.ArgumentParser(usage=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True)
-    for function, positional in ((manifest, ("folder", "file")), (pairs, ("embeddings",)), (voices, ("embeddings",))):
+    for function, positional in (
+        (links, ("folder", "corpus")),
+        (manifest, ("folder", "file")),
+        (pairs, ("embeddings",)),
+        (voices, ("embeddings",)),
+    ):
         command = commands.add_parser(function.__name__)
         command.set_defaults(function=function)
         for name in positional:
@@ -53,9 +59,25 @@ def main() -> None:
     options.function(options)
 
 
+def audio_in(folder: Path) -> list[Path]:
+    """Return the audio files below a folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac", ".opus"))
+
+
+def links(options: argparse.Namespace) -> None:
+    """Make a corpus for ``speaker_folders`` of links to the files of a folder, with other speakers in each round."""
+    files = audio_in(options.folder.resolve())
+    for number in range(options.rows):
+        turn, file = number // len(files), files[number % len(files)]
+        place = options.corpus / f"{turn:04d}-{file.parent.name}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / file.name).symlink_to(file)
+    print(f"{options.corpus}: {options.rows:,} links to {len(files):,} files")
+
+
 def manifest(options: argparse.Namespace) -> None:
     """Write a manifest whose rows share the files of a folder of audio, with speakers of their own for each round."""
-    files = sorted(path for path in options.folder.rglob("*") if path.suffix in (".wav", ".flac", ".opus"))
+    files = audio_in(options.folder)
     headers = [soundfile.info(path) for path in files]
     rounds, turn = np.divmod(np.arange(options.rows), len(files))
     frames, rates = (np.array([getattr(header, name) for header in headers]) for name in ("frames", "samplerate"))

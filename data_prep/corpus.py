@@ -4,6 +4,7 @@ A corpus module lists files and reads metadata, never audio; ``data_prep.prepare
 corpora: headers, splits, trials, checks and writing.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,7 @@ def utterances_by_speaker_folder(root: Path, folder: Path, **metadata_of: Mappin
     """
     base = "" if folder == root else folder.relative_to(root).as_posix() + "/"
     utterances = []
+    metadata_by_speaker: dict[str, dict[str, str]] = {}  # one object for all utterances of a speaker
     for path in list_audio(folder):
         spk_id, _, rest = path.partition("/")
         if not rest:
@@ -72,6 +74,7 @@ def utterances_by_speaker_folder(root: Path, folder: Path, **metadata_of: Mappin
                 f"{folder / path}: expected <speaker>/<utterance> below {folder}, found a file outside a "
                 "speaker's folder; move it into one"
             )
-        metadata = {column: values.get(spk_id, "") for column, values in metadata_of.items()}
-        utterances.append(Utterance(without_suffix(path), spk_id, base + path, metadata))
+        if spk_id not in metadata_by_speaker:
+            metadata_by_speaker[spk_id] = {column: values.get(spk_id, "") for column, values in metadata_of.items()}
+        utterances.append(Utterance(without_suffix(path), sys.intern(spk_id), base + path, metadata_by_speaker[spk_id]))
     return utterances

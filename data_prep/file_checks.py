@@ -3,8 +3,9 @@
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from voice_biometrics.common.audio_files import Header, shortened
 
@@ -12,51 +13,66 @@ logger = logging.getLogger(__name__)
 COMPARED_BYTES = 4096  # in the middle of two files of one size; equal ones are compared in full
 
 
-def report_copies(root: Path, speaker_of: dict[str, str]) -> None:
-    """Log copies of a file, under another speaker and under the same one; ``speaker_of`` has paths below ``root``."""
-    same, other = [], []
-    for first, *copies in _equal_files(root, list(speaker_of)):
-        for path in copies:
-            (same if speaker_of[path] == speaker_of[first] else other).append(f"{path} of {first}")
-    if other:
+def report_copies(root: Path, files: pd.DataFrame) -> None:
+    """Log copies of a file, under another speaker and under the same one.
+
+    ``files`` has the columns ``path``, below ``root``, and ``spk_id``.
+    """
+    keys: list[str] = []
+    for key in (_size, _middle, _checksum):
+        keys.append(key.__name__)
+        files = files.assign(**{key.__name__: [key(root / path) for path in files["path"]]})
+        files = files[files.duplicated(keys, keep=False)]
+    first = files.groupby(keys)[["path", "spk_id"]].transform("first")
+    is_copy, is_same = files.duplicated(keys), files["spk_id"] == first["spk_id"]
+    copies = files["path"] + " of " + first["path"]
+    if (other := copies[is_copy & ~is_same]).size:
         logger.warning("%s: copies under another speaker, remove one of each: %s", root, shortened(other))
-    if same:
+    if (same := copies[is_copy & is_same]).size:
         logger.warning("%s: copies that would make trials of equal recordings: %s", root, shortened(same))
 
 
-def _equal_files(root: Path, paths: Sequence[str]) -> list[list[str]]:
-    """Return the groups of two or more files with the same content."""
-    groups = [list(paths)]
-    for key in (lambda path: path.stat().st_size, _middle, _checksum):
-        split: list[list[str]] = []
-        for group in groups:
-            found = defaultdict(list)
-            for path in group:
-                found[key(root / path)].append(path)
-            split += [part for part in found.values() if len(part) > 1]
-        groups = split
-    return groups
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
-def _middle(path: Path) -> bytes:
+def _middle(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(path.stat().st_size // 2)
-        return file.read(COMPARED_BYTES)
+        return _as_number(hashlib.sha256(file.read(COMPARED_BYTES)))
 
 
-def _checksum(path: Path) -> str:
+def _checksum(path: Path) -> int:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _as_number(hashlib.file_digest(file, "sha256"))
 
 
-def report_remarks(label: str, paths: Sequence[str], headers: Sequence[Header], channel: int) -> None:
-    """Log how many files have each remark, and files with several channels that were not compared."""
-    files_with = defaultdict(list)
-    for path, header in zip(paths, headers, strict=True):
+def _as_number(digest) -> int:
+    """Return the first 63 bits, which take less memory than the whole digest."""
+    return int.from_bytes(digest.digest()[:8]) >> 1
+
+
+class Remarks:
+    """Remarks on the files of a part, collected while their headers are read."""
+
+    def __init__(self) -> None:
+        self.num_files = self.num_several = 0
+        self.files_with: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, path: str, header: Header) -> None:
+        """Take the remarks of a file."""
+        self.num_files += 1
+        self.num_several += header.num_channels > 1
         for remark in header.remarks:
-            files_with[remark].append(path)
-    for remark, files in files_with.items():
-        logger.warning("%s: %d of %d files have %s: %s", label, len(files), len(paths), remark, shortened(files))
-    num_several = sum(header.num_channels > 1 for header in headers)
-    if num_several and not channel and not files_with:
-        logger.info("%s: channels of %d files are averaged; --channel 1 takes the first one", label, num_several)
+            self.files_with[remark].append(path)
+
+    def report(self, label: str, channel: int) -> None:
+        """Log how many files have each remark, and files with several channels that were not compared."""
+        for remark, files in self.files_with.items():
+            logger.warning(
+                "%s: %d of %d files have %s: %s", label, len(files), self.num_files, remark, shortened(files)
+            )
+        if self.num_several and not channel and not self.files_with:
+            logger.info(
+                "%s: channels of %d files are averaged; --channel 1 takes the first one", label, self.num_several
+            )

@@ -9,17 +9,17 @@ and files are reused.
 import hashlib
 import logging
 import unicodedata
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep.corpus import MAX_SKIPPED, Corpus, Utterance
-from data_prep.file_checks import report_copies, report_remarks
+from data_prep.file_checks import Remarks, report_copies
 from data_prep.settings import Settings
 from data_prep.shards import shards_folder, take_manifests
 from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
-from voice_biometrics.common.audio import split_channel
-from voice_biometrics.common.audio_files import read_headers, shortened
+from voice_biometrics.common.audio_files import BLOCK, Header, read_headers, shortened
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json, written_whole
 from voice_biometrics.common.manifest import (
@@ -91,7 +91,9 @@ def _fingerprint(corpora: dict[str, Corpus]) -> str:
     """Return a checksum of paths, speakers, metadata and trial lists."""
     digest = hashlib.sha256()
     for label, corpus in corpora.items():
-        digest.update(repr((label, _in_order(corpus.train), _in_order(corpus.test))).encode(errors="backslashreplace"))
+        for part in ([label], _in_order(corpus.train), _in_order(corpus.test)):
+            for item in part:
+                digest.update(repr(item).encode(errors="backslashreplace"))
         digest.update(corpus.trial_list.read_bytes() if corpus.trial_list else b"")
     return digest.hexdigest()
 
@@ -111,9 +113,11 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
         parts.test_trials = _test_trials(corpus, parts.test, settings)
     else:
         hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
-    both = pd.concat([parts.train, parts.test])
-    paths = [str(split_channel(wav)[0]).removeprefix(f"{root}/") for wav in both["wav"]]
-    report_copies(corpus.root, dict(zip(paths, both["spk_id"], strict=True)))
+    files = pd.concat(
+        [part[["wav", "spk_id"]] for part in (parts.train, parts.test) if len(part) or part is parts.train]
+    )
+    files["path"] = files.pop("wav").str.removeprefix(f"{root}/").str.replace(r"#channel=\d+$", "", regex=True)
+    report_copies(corpus.root, files)
     valid_amount = settings.valid_amounts()[label]
     hold_out(parts, "valid", valid_amount, settings.max_trials, settings.split_seed)
     if valid_amount and parts.valid.empty and len(parts.train):
@@ -126,28 +130,39 @@ def _read_part(
     label: str, folder: Path, utterances: list[Utterance], root: str, settings: Settings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the manifest of ``utterances``, sorted by ID, and a table ``file, reason`` of skipped files."""
-    utterances = [
-        item._replace(utt_id=_checked_name(item.utt_id), spk_id=_checked_name(item.spk_id))
-        for item in _in_order(utterances)
-    ]
-    paths = [folder / utterance.path for utterance in utterances]
+    utterances = [_checked(utterance) for utterance in _in_order(utterances)]
     what = f"{'audio' if settings.check_audio else 'headers'} of {label}"
-    headers = read_headers(paths, what, settings.check_audio, settings.channel)
-    report_remarks(label, [utterance.path for utterance in utterances], headers, settings.channel)
-    rows, skipped = [], []
-    for utterance, header in zip(utterances, headers, strict=True):
-        fault = header.fault or ("'$' in its path, which manifests cannot represent" if "$" in utterance.path else "")
-        if fault:
-            skipped.append((utterance.path, fault))
-            continue
-        duration_s = round(header.num_samples / header.sample_rate, 6)
-        wav = f"{root}/{utterance.path}"
-        if settings.channel and header.num_channels > 1:
-            wav += f"#channel={settings.channel}"
-        row = (utterance.utt_id, duration_s, wav, 0, header.num_samples, utterance.spk_id)
-        rows.append(row + tuple(utterance.metadata.values()))
-    further = list(utterances[0].metadata) if utterances else []
-    return pd.DataFrame(rows, columns=COLUMNS + further), pd.DataFrame(skipped, columns=["file", "reason"])
+    paths = [utterance.path for utterance in utterances]
+    headers = zip(utterances, read_headers(folder, paths, what, settings.check_audio, settings.channel), strict=True)
+    columns = COLUMNS + list(utterances[0].metadata if utterances else [])
+    tables, skipped, remarks = [], [], Remarks()
+    while block := list(islice(headers, BLOCK)):  # as tables, which take much less memory than rows
+        rows = []
+        for utterance, header in block:
+            remarks.add(utterance.path, header)
+            if fault := header.fault or ("$" in utterance.path and "'$' in its path, which manifests cannot represent"):
+                skipped.append((utterance.path, fault))
+            else:
+                rows.append(_manifest_row(utterance, header, root, settings.channel))
+        tables += [pd.DataFrame(rows, columns=columns)] if rows else []
+    remarks.report(label, settings.channel)
+    manifest = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return manifest, pd.DataFrame(skipped, columns=["file", "reason"])
+
+
+def _manifest_row(utterance: Utterance, header: Header, root: str, channel: int) -> tuple:
+    """Return a row of a manifest."""
+    duration_s = round(header.num_samples / header.sample_rate, 6)
+    wav = f"{root}/{utterance.path}" + (f"#channel={channel}" if channel and header.num_channels > 1 else "")
+    numbers = (utterance.utt_id, duration_s, wav, 0, header.num_samples, utterance.spk_id)
+    return numbers + tuple(utterance.metadata.values())
+
+
+def _checked(utterance: Utterance) -> Utterance:
+    """Return an utterance with its IDs in composed Unicode (NFC); InputError as ``_checked_name``."""
+    utt_id, spk_id = _checked_name(utterance.utt_id), _checked_name(utterance.spk_id)
+    is_same = (utt_id, spk_id) == (utterance.utt_id, utterance.spk_id)  # then it takes no further memory
+    return utterance if is_same else utterance._replace(utt_id=utt_id, spk_id=spk_id)
 
 
 def _checked_name(name: str) -> str:

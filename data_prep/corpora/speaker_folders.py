@@ -11,6 +11,7 @@ that ``trial_list`` names): a header line, then path, path, 0/1 with paths relat
 other format of ``voice_biometrics.common.trial_lists``. Without a list, the trials are all pairs of test utterances.
 """
 
+import os
 from pathlib import Path
 
 from data_prep.corpus import Corpus, Utterance, need_folder, utterances_by_speaker_folder
@@ -66,10 +67,10 @@ def _trial_file(data_folder: Path, test_folder: Path, trial_list: str) -> Path |
 
 def _check_depth(folder: Path, train: list[Utterance]) -> None:
     """Raise InputError if all files are below one folder that contains the speaker folders."""
-    parts = [utterance.utt_id.split("/") for utterance in train]
-    depth = 0
-    while min(map(len, parts)) > depth + 2 and len({part[depth] for part in parts}) == 1:
-        depth += 1
+    utt_ids = [utterance.utt_id for utterance in train]
+    common = os.path.commonprefix([min(utt_ids), max(utt_ids)]).count("/")
+    depth = min(common, min(utt_id.count("/") for utt_id in utt_ids) - 1)
     if depth:
-        found, inner = parts[0][0], folder.joinpath(*parts[0][:depth])
-        raise InputError(f"{folder}: found one speaker, {found}; expected several: use --data_folder {inner}")
+        inner = utt_ids[0].split("/")[:depth]
+        place = folder.joinpath(*inner)
+        raise InputError(f"{folder}: found one speaker, {inner[0]}; expected several: use --data_folder {place}")

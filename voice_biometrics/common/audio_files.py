@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,7 @@ CONVERT = (
 )
 NUM_THREADS = 16  # libsndfile releases the GIL; the threads wait for the disk
 CHUNK = 256  # files per task
+BLOCK = 64 * CHUNK  # files that tasks are made for at a time
 TRUNCATED = "truncated: shorter than its header says"
 
 
@@ -50,19 +51,23 @@ class Header(NamedTuple):
     remarks: tuple[str, ...] = ()  # of decoded files
 
 
-def read_headers(paths: Sequence[Path], label: str, decode: bool = False, channel: int = 0) -> list[Header]:
-    """Read the headers of ``paths`` in order, with a progress bar named ``label``.
+def read_headers(
+    folder: Path, names: Sequence[str], label: str, decode: bool = False, channel: int = 0
+) -> Iterator[Header]:
+    """Yield the headers of files, named relative to ``folder``, in order, with a progress bar named ``label``.
 
     An unreadable, empty, truncated or non-audio file gets a ``fault`` instead of raising; with ``decode`` all samples
     (of one ``channel``, from 1) are read, so that silent and non-finite files are found too.
     """
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    headers: list[Header] = []
-    with ThreadPoolExecutor(NUM_THREADS) as pool, tqdm(total=len(paths), desc=label, unit="file") as bar:
-        for chunk in pool.map(lambda chunk: [read_header(path, decode, channel) for path in chunk], chunks):
-            headers.extend(chunk)
-            bar.update(len(chunk))
-    return headers
+
+    def read(start: int) -> list[Header]:
+        return [read_header(folder / name, decode, channel) for name in names[start : start + CHUNK]]
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool, tqdm(total=len(names), desc=label, unit="file") as bar:
+        for block in range(0, len(names), BLOCK):
+            for headers in pool.map(read, range(block, min(block + BLOCK, len(names)), CHUNK)):
+                yield from headers
+                bar.update(len(headers))
 
 
 def read_header(path: Path, decode: bool = False, channel: int = 0) -> Header:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from voice_biometrics.common import audio_files
 from voice_biometrics.common.audio_files import list_audio, read_header, read_headers
 
 
@@ -49,18 +50,18 @@ def test_silence_and_nan_are_found_by_decoding_only(tmp_path):
     soundfile.write(tmp_path / "zero.wav", np.zeros(1600), 16000)
     soundfile.write(tmp_path / "nan.wav", np.full(1600, np.nan), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "good.wav", np.full(1600, 0.1), 16000)
-    paths = [tmp_path / name for name in ("zero.wav", "nan.wav", "good.wav")]
-    assert [header.fault for header in read_headers(paths, "test")] == ["", "", ""]
-    faults = [header.fault for header in read_headers(paths, "test", decode=True)]
+    names = ("zero.wav", "nan.wav", "good.wav")
+    assert [header.fault for header in read_headers(tmp_path, names, "test")] == ["", "", ""]
+    faults = [header.fault for header in read_headers(tmp_path, names, "test", decode=True)]
     assert "zero" in faults[0] and "NaN" in faults[1] and faults[2] == ""
 
 
-def test_headers_come_in_the_order_of_the_paths(tmp_path):
-    paths = []
-    for number in range(600):
-        paths.append(tmp_path / f"{number}.wav")
-        soundfile.write(paths[-1], np.full(10 + number, 0.1), 16000)
-    assert [header.num_samples for header in read_headers(paths, "test")] == list(range(10, 610))
+def test_headers_come_in_the_order_of_the_names_from_several_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio_files, "BLOCK", 2 * audio_files.CHUNK)
+    names = [f"{number}.wav" for number in range(600)]
+    for number, name in enumerate(names):
+        soundfile.write(tmp_path / name, np.full(10 + number, 0.1), 16000)
+    assert [header.num_samples for header in read_headers(tmp_path, names, "test")] == list(range(10, 610))
 
 
 def write_tone(path):
