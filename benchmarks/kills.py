@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,6 +40,7 @@ import onnx
 import pandas as pd
 import torch
 import torch._dynamo  # which the optimiser loads, in seconds
+from filelock import FileLock
 from PIL import Image
 
 import eval_eer
@@ -131,11 +133,15 @@ def read_voices(folder: Path) -> object:
 
 
 def enrol_by_two(folder: Path) -> None:
-    """Enrol voices in two processes at once, those that are not enrolled yet, and note each that is confirmed."""
+    """Enrol voices in two processes at once, those that are not enrolled yet, and note each that is confirmed.
+
+    If one is killed, the other goes on, so that of the repeated command waits for it.
+    """
     other = os.fork()
-    prefix, store = "second" if not other else "first", Store(folder / "voices.db", create=True)
-    known = set(dict(store.items()))
-    with open(folder / f"{prefix}.confirmed", "a") as confirmed:
+    prefix = "second" if not other else "first"
+    with FileLock(folder / f"{prefix}.lock"), open(folder / f"{prefix}.confirmed", "a") as confirmed:
+        store = Store(folder / "voices.db", create=True)
+        known = set(dict(store.items()))
         for number in range(NUM_VOICES):
             if (name := f"{prefix}-{number}") not in known:
                 store.add(name, template(number))
@@ -237,7 +243,7 @@ def fail(message: str) -> None:
 def torment(name: str, job: Job, num_kills: int, place: Path) -> None:
     """Run a job unkilled, then kill it ``num_kills`` times, and count."""
     whole, expected, seconds = place / "whole", None, 0.0
-    for attempt in ("whole", *(f"killed_{number}" for number in range(1, num_kills + 1))):
+    for attempt in chain(["whole"], map("killed_{}".format, count(1))):  # some end before they are killed
         if attempt != "whole" and job.counts["kills"] == num_kills:
             break
         folder, log = place / attempt, place / f"{attempt}.log"

@@ -39,12 +39,12 @@ def _size(path: Path) -> int:
 def _middle(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(path.stat().st_size // 2)
-        return _as_number(hashlib.sha256(file.read(COMPARED_BYTES)))
+        return _as_number(hashlib.blake2b(file.read(COMPARED_BYTES)))
 
 
 def _checksum(path: Path) -> int:
     with path.open("rb") as file:
-        return _as_number(hashlib.file_digest(file, "sha256"))
+        return _as_number(hashlib.file_digest(file, "blake2b"))
 
 
 def _as_number(digest) -> int:

@@ -111,7 +111,8 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
         parts.test, faulty = _read_part(f"{label} test", corpus.root, corpus.test, root, settings)
         _check_usable(corpus.root, faulty, len(corpus.test), "test part", 0.0)
         parts.test_trials = _test_trials(corpus, parts.test, settings)
-    else:
+    corpus.train, corpus.test = [], []  # the tables take a third of the memory
+    if parts.test.empty:
         hold_out(parts, "test", settings.test_speakers, settings.max_trials, settings.split_seed)
     files = pd.concat(
         [part[["wav", "spk_id"]] for part in (parts.train, parts.test) if len(part) or part is parts.train]
