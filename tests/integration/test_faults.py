@@ -80,6 +80,34 @@ def test_a_disk_that_is_full_at_any_step_is_told_and_the_run_goes_on_when_there_
         assert told >= 2 and losses(place / "run") == losses(whole)
 
 
+def fill(folder: Path) -> Path:
+    """Fill a disk to the last byte, and return the file."""
+    with contextlib.suppress(OSError), (folder / "filler").open("wb", 0) as file:
+        while file.write(bytes(4096)):
+            pass
+    return folder / "filler"
+
+
+def test_a_full_disk_is_told_by_whatever_writes_and_the_same_command_works_when_there_is_room(corpus, tmp_path):
+    place, manifests = tmp_path / "disk", tmp_path / "disk" / "run" / "manifests"
+    writing = [
+        ["eval_eer.py", place / "run"],
+        ["export.py", place / "run"],
+        ["embed.py", place / "run", "--manifest", manifests / "valid.csv", "--output", place / "embeddings"],
+        ["-m", "data_prep", "shards", manifests, place / "shards", "--data_folder", corpus],
+    ]
+    study = ["run_ablations.py", "tests/hparams/tiny.yaml", "--base", "tests/hparams/tiny.yaml"]
+    with small_disk(place, "size=30m"):
+        assert run(*command(corpus, place / "run")).returncode == 0
+        filler = fill(place)
+        for arguments in writing:
+            check_told(run(sys.executable, *arguments), "space")
+        check_told(run(sys.executable, *study, *command(corpus, place / "study")[3:-1]), "space")
+        filler.unlink()
+        for arguments in writing:
+            assert run(sys.executable, *arguments).returncode == 0, arguments
+
+
 def test_a_read_only_folder_is_told_before_any_work(corpus, tmp_path):
     place = tmp_path / "disk"
     with small_disk(place, "size=10m"):

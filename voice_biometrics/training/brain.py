@@ -131,6 +131,13 @@ class SpeakerBrain(sb.Brain):
                 loss = loss + cost(embeddings, speakers, batch.id)
         return loss
 
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time: float, steps_since_ckpt: int) -> bool:
+        """Decide as SpeechBrain does, but by a clock that cannot be set back, which would put off the checkpoint."""
+        if steps_since_ckpt == 1:
+            self.saved_at = time.monotonic()
+        seconds = time.monotonic() - self.saved_at
+        return super()._should_save_intra_epoch_ckpt(time.time() - seconds, steps_since_ckpt)
+
     def fit_batch(self, batch) -> torch.Tensor:
         """Train with a batch, and return the mean loss of all processes."""
         return self._mean_over_processes(super().fit_batch(batch))
