@@ -1,10 +1,12 @@
 """All pairs of many embeddings as trials: cosine scores, counted in histograms and never stored.
 
-Memory: the embeddings, once in each process, and blocks of 2 million scores.
+Memory: the embeddings, twice, whatever the number of processes, which share a file of them; and in each process blocks
+of 2 million scores.
 """
 
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
@@ -35,7 +37,11 @@ def all_pairs_histogram(embeddings: np.ndarray, speakers: np.ndarray, num_proces
         raise InputError(f"--processes {num_processes}: expected at least 1")
     codes = pd.factorize(speakers)[0]
     order = np.argsort(codes, kind="stable")  # target trials are then in blocks along the diagonal
-    pairs = PairsOfRows(normalise_lengths(embeddings)[order], codes[order])
+    unit = np.empty(embeddings.shape, np.float32)
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        unit[start : start + ROWS] = normalise_lengths(embeddings[rows], [f"row {row} (from 0)" for row in rows])
+    pairs = PairsOfRows(unit, codes[order])
     starts = range(0, len(codes), ROWS)
     counts = np.zeros((2, NUM_BINS), np.int64)  # of all trials, and of target trials
     with tqdm(total=len(codes) * (len(codes) - 1) // 2, desc="pairs", unit="", unit_scale=True) as bar:
@@ -81,13 +87,16 @@ def _counted(pairs: PairsOfRows, starts: Iterable[int], num_processes: int) -> I
         return
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read by the processes that start now
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context, _start_worker, (pairs,)) as pool:
-        yield from pool.map(_count_rows, starts)
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, pairs.unit)
+        file.flush()
+        with ProcessPoolExecutor(num_processes, context, _start_worker, (file.name, pairs.codes)) as pool:
+            yield from pool.map(_count_rows, starts)
 
 
-def _start_worker(pairs: PairsOfRows) -> None:
+def _start_worker(unit_file: str, codes: np.ndarray) -> None:
     global _pairs
-    _pairs = pairs
+    _pairs = PairsOfRows(np.load(unit_file, mmap_mode="r"), codes)
 
 
 def _count_rows(start: int) -> np.ndarray:

@@ -79,7 +79,7 @@ def normalise_lengths(embeddings: np.ndarray, names: Sequence[str] | None = None
     embeddings = np.asarray(embeddings)
     if embeddings.dtype != np.float64:
         embeddings = embeddings.astype(np.float32, copy=False)
-    peak = np.abs(embeddings).max(axis=1, initial=0.0)  # (utterances,)
+    peak = np.maximum(embeddings.max(axis=1, initial=0.0), -embeddings.min(axis=1, initial=0.0))  # (utterances,)
     usable = np.isfinite(peak) & (peak > 0.0)
     if not usable.all():
         first = int(np.argmin(usable))
