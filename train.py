@@ -29,7 +29,6 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset, add_dynamic_item, set_output_keys
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.data_pipeline import provides, takes
@@ -39,7 +38,7 @@ from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.errors import tell_input_errors
-from voice_biometrics.common.manifest import data_roots
+from voice_biometrics.common.manifest import data_roots, read_utterances
 from voice_biometrics.experiment.hparams import (
     as_yaml,
     check_arguments,
@@ -57,7 +56,7 @@ from voice_biometrics.experiment.run_folder import (
 from voice_biometrics.scoring.embeddings import MIN_DURATION_S
 from voice_biometrics.training.audio_store import AudioStore
 from voice_biometrics.training.brain import SpeakerBrain, init_processes
-from voice_biometrics.training.dataio import CropReader, count_crops, several_crops, train_loader_options
+from voice_biometrics.training.dataio import CropReader, ManifestRows, count_crops, several_crops, train_loader_options
 from voice_biometrics.training.optimisation import keep_freed_memory, resolve_precision
 from voice_biometrics.training.processes import choose_num_processes, describe_processes, run_in_processes
 from voice_biometrics.training.teachers import attach_teacher
@@ -105,8 +104,8 @@ def fit(hparams_file: str, text: str, overrides: str, run_opts: sb.utils.run_opt
     sb.create_experiment_directory(str(folder))
     train_data, valid_data, label_encoder = dataio_prep(hparams)
     brain = make_brain(hparams, run_opts, len(label_encoder))
-    speakers, wavs = ([row[name] for row in train_data.data.values()] for name in ("spk_id", "wav"))
-    loading = train_loader_options(hparams, speakers, brain.device, wavs)
+    columns = train_data.data.columns
+    loading = train_loader_options(hparams, columns["spk_id"], brain.device, columns["wav"])
     logger.info("%s", describe_processes(loading["num_workers"]))
     brain.fit(
         brain.hparams.epoch_counter,
@@ -123,18 +122,19 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
     At each further speed a speaker is another class.
     """
     manifests, roots = Path(hparams["manifest_folder"]), data_roots(hparams["corpus"], hparams["data_folder"])
-    rows = load_data_csv(str(manifests / "train.csv"), roots)
+    manifest = read_utterances(manifests / "train.csv", roots)
     augmentation, rate = hparams["augmentation"], hparams["sample_rate"]
     store = None
     if hparams["keep_decoded"]:
-        decoded = Path(hparams["decoded_folder"] or manifests)
-        run_on_main(AudioStore.write, args=[decoded, rows, rate, augmentation.speeds])
-        store = AudioStore(decoded, rows, rate, augmentation.speeds)
-    rows = several_crops(rows, hparams["crop_every_s"], hparams["sentence_len"])
-    augmentation.prepare(rows.values())
+        folder = Path(hparams["decoded_folder"] or manifests)
+        stored = (folder, ManifestRows(manifest), rate, augmentation.speeds)
+        run_on_main(AudioStore.write, args=stored)
+        store = AudioStore(*stored)
+    manifest = several_crops(manifest, hparams["crop_every_s"], hparams["sentence_len"])
+    augmentation.prepare(manifest)
     crops = CropReader(hparams["sentence_len"], rate, hparams["seed"], augmentation, hparams["epoch_counter"], store)
     attach_teacher(hparams, crops)
-    speakers = sorted({row["spk_id"] for row in rows.values()})
+    speakers = sorted(manifest["spk_id"].unique())
     label_encoder = CategoricalEncoder()
     label_encoder.update_from_iterable((name, speed) for speed in range(len(augmentation.speeds)) for name in speakers)
     label_encoder.expect_len(len(speakers) * len(augmentation.speeds))
@@ -151,12 +151,12 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
         samples = read_audio(wav, rate, int(start), int(stop))
         return torch.from_numpy(repeat_to(samples, round(MIN_DURATION_S * rate)))  # (samples,)
 
-    train_data = DynamicItemDataset(rows)
+    train_data = DynamicItemDataset(ManifestRows(manifest))
     add_dynamic_item([train_data], crop_and_label)
     set_output_keys([train_data], ["id", "sig", "spk_id_encoded"])
     if not (manifests / "valid.csv").is_file():
         return train_data, [], label_encoder
-    valid_data = DynamicItemDataset.from_csv(str(manifests / "valid.csv"), roots)
+    valid_data = DynamicItemDataset(ManifestRows(read_utterances(manifests / "valid.csv", roots)))
     add_dynamic_item([valid_data], whole_utterance)
     set_output_keys([valid_data], ["id", "sig"])
     return train_data, valid_data, label_encoder

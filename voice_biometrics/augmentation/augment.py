@@ -4,9 +4,10 @@ Random choices depend on seed, epoch and utterance only, so a resumed run makes 
 those of the evaluation's conditions, and microphones and rooms are simulated differently.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 
 from voice_biometrics.augmentation import effects
@@ -86,8 +87,8 @@ class Augmentation:
         self.rooms: list[SimulatedRooms | RecordedRooms] = []
         self.noises: list[ColouredNoise | Babble | RecordedNoise] = []
 
-    def prepare(self, rows: Iterable[Mapping]) -> None:
-        """Simulate or list the rooms and noises that are needed; ``rows`` of the training manifest give the babble.
+    def prepare(self, manifest: pd.DataFrame) -> None:
+        """Simulate or list the rooms and noises that are needed; the training ``manifest`` gives the babble.
 
         Call it once, before loading processes are started: they share the memory.
         """
@@ -95,7 +96,7 @@ class Augmentation:
             self.rooms = [SimulatedRooms(self.sample_rate, self.seed)]
             self.rooms += [RecordedRooms(self.rir_folder, self.sample_rate)] if self.rir_folder else []
         if self.shares["noise"]:
-            babble = Babble(list(rows), self.sample_rate, self.seed)
+            babble = Babble(manifest, self.sample_rate, self.seed)
             self.noises = [ColouredNoise(self.sample_rate, self.seed), babble]
             self.noises += [RecordedNoise(self.noise_folder, self.sample_rate)] if self.noise_folder else []
 

@@ -3,11 +3,12 @@
 Rooms and voices are kept in memory, since drawing them must cost far less than a training step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 import soxr
 from tqdm import tqdm
@@ -114,14 +115,14 @@ class ColouredNoise:
 
 
 class Babble:
-    """Several training speakers talking at once, never the speaker of the crop. ``rows`` are of the manifest."""
+    """Several training speakers talking at once, never the speaker of the crop."""
 
-    def __init__(self, rows: Sequence[Mapping], sample_rate: int, seed: int) -> None:
+    def __init__(self, manifest: pd.DataFrame, sample_rate: int, seed: int) -> None:
         rng = generator_for(f"voices/{seed}")
-        chosen = rng.choice(len(rows), min(NUM_VOICES, len(rows)), replace=False)
-        bar = tqdm(chosen, desc="voices for babble", unit="utt", dynamic_ncols=True)
-        self.sounds = [_read_voice(rows[number], sample_rate) for number in bar]
-        self.speakers = np.array([rows[number]["spk_id"] for number in chosen])
+        chosen = manifest.iloc[rng.choice(len(manifest), min(NUM_VOICES, len(manifest)), replace=False)]
+        bar = tqdm(chosen.to_dict("records"), desc="voices for babble", unit="utt", dynamic_ncols=True)
+        self.sounds = [_read_voice(row, sample_rate) for row in bar]
+        self.speakers = chosen["spk_id"].to_numpy(dtype=object)
 
     def draw(self, num_samples: int, rng: np.random.Generator, spk_id: str) -> np.ndarray:
         """Return babble (samples,); silence if there are no speakers but ``spk_id``."""

@@ -1,14 +1,14 @@
-"""Training data: random crops of utterances, and batches with several utterances of each speaker."""
+"""Training data: manifest rows, random crops of utterances, and the loader of batches."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from speechbrain.dataio.sampler import DistributedSamplerWrapper, ReproducibleRandomSampler
 from speechbrain.utils.epoch_loop import EpochCounter
-from torch.utils.data import Sampler
 
 from voice_biometrics.augmentation.augment import Augmentation
 from voice_biometrics.common.audio import read_audio, repeat_to
@@ -16,8 +16,8 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import read_manifest
 from voice_biometrics.scoring.embeddings import resolve_num_workers
 from voice_biometrics.training.audio_store import AudioStore
+from voice_biometrics.training.batches import ShardBatches, SpeakerBatches
 from voice_biometrics.training.processes import check_batch, process_number
-from voice_biometrics.training.shard_batches import ShardBatches
 
 CROP = " (crop "  # between the ID of an utterance and the number of its crop
 
@@ -91,109 +91,54 @@ def whole_utterance(crop_id: str) -> str:
     return crop_id.partition(CROP)[0]
 
 
-def several_crops(rows: dict[str, dict], crop_every_s: float, sentence_len: float) -> dict[str, dict]:
-    """Return manifest rows by ID, with one row per full ``crop_every_s`` seconds of an utterance (0: one row).
+def several_crops(manifest: pd.DataFrame, crop_every_s: float, sentence_len: float) -> pd.DataFrame:
+    """Return a manifest with one row per full ``crop_every_s`` seconds of an utterance (0: one row).
 
     Each row draws its own crop, so long utterances count more. Raises InputError for a negative interval, or if whole
     utterances are read (``sentence_len`` 0).
     """
     if not crop_every_s:
-        return rows
+        return manifest
     if crop_every_s < 0 or not sentence_len:
         raise InputError(
             f"crop_every_s {crop_every_s}: expected 0, or seconds with a sentence_len above 0, found sentence_len "
             f"{sentence_len} (0: whole utterances)"
         )
-    repeated = {}
-    for utt_id, row in rows.items():
-        num_crops = crops_of(row["duration"], crop_every_s)
-        repeated[utt_id] = row
-        repeated |= {f"{utt_id}{CROP}{number})": row for number in range(2, num_crops + 1)}
-    return repeated
+    repeated = manifest.loc[manifest.index.repeat(_num_crops(manifest["duration"], crop_every_s))]
+    number = repeated.groupby(level=0).cumcount() + 1
+    names = repeated["ID"].where(number == 1, repeated["ID"] + CROP + number.astype(str) + ")")
+    return repeated.assign(ID=names).reset_index(drop=True)
 
 
-def crops_of(duration_s: float, crop_every_s: float) -> int:
-    """Return the number of crops of an utterance in an epoch."""
-    return max(1, int(duration_s / crop_every_s)) if crop_every_s else 1
+def _num_crops(durations_s: pd.Series, crop_every_s: float) -> pd.Series:
+    return (durations_s / crop_every_s).astype(int).clip(lower=1)
 
 
 def count_crops(manifest: Path, crop_every_s: float) -> int:
     """Return the number of crops of a manifest in an epoch."""
-    return sum(crops_of(duration_s, crop_every_s) for duration_s in read_manifest(manifest)["duration"])
+    durations_s = read_manifest(manifest)["duration"]
+    return int(_num_crops(durations_s, crop_every_s).sum()) if crop_every_s else len(durations_s)
 
 
-class SpeakerBatches(Sampler[list[int]]):
-    """Batches with the same number of utterances of each of several randomly drawn speakers.
+class ManifestRows(Mapping):
+    """Manifest rows by utterance ID, for SpeechBrain's datasets: made when asked for, from columns.
 
-    Speakers are equally likely, however many utterances they have; the utterances of a speaker are used in turn,
-    shuffled. An epoch has as many batches as the utterances would fill. Batches depend on seed and epoch only.
-
-    Arguments
-    ---------
-    speakers : speaker of each utterance (utterances,).
-    batch_size : utterances per batch.
-    utterances_per_speaker : at least 2; divides ``batch_size``.
-    seed : of the draws.
-    process, num_processes : yield this one's equal part of each batch, of whole speakers; all by default.
-
-    Raises
-    ------
-    InputError : such batches cannot be filled, or a speaker has too few utterances.
+    A dict of dicts would take three times the memory, in each of the processes.
     """
 
-    def __init__(
-        self,
-        speakers: Sequence[str],
-        batch_size: int,
-        utterances_per_speaker: int,
-        seed: int,
-        process: int = 0,
-        num_processes: int = 1,
-    ) -> None:
-        self.per_speaker = utterances_per_speaker
-        self.speakers_per_batch, rest = divmod(batch_size, utterances_per_speaker)
-        self.part = slice(process * batch_size // num_processes, (process + 1) * batch_size // num_processes)
-        self.num_batches = len(speakers) // batch_size
-        self.seed = seed
-        self.epoch = 0
-        self.rows_of: dict[str, list[int]] = {}
-        for row, speaker in enumerate(speakers):
-            self.rows_of.setdefault(speaker, []).append(row)
-        if utterances_per_speaker < 2 or rest:
-            raise InputError(
-                f"utterances_per_speaker {utterances_per_speaker}: expected 0, or at least 2 and a divisor of "
-                f"batch_size {batch_size}"
-            )
-        if len(self.rows_of) < self.speakers_per_batch:
-            raise InputError(
-                f"batch_size: {self.speakers_per_batch} speakers of {self.per_speaker} utterances each, but there are "
-                f"{len(self.rows_of)} training speakers; give a smaller --batch_size"
-            )
-        few = min(self.rows_of, key=lambda speaker: len(self.rows_of[speaker]))
-        if len(self.rows_of[few]) < self.per_speaker:
-            raise InputError(
-                f"speaker {few}: expected at least {self.per_speaker} utterances for utterances_per_speaker "
-                f"{self.per_speaker}, found {len(self.rows_of[few])}; leave out such speakers, or take several crops "
-                "of long utterances (crop_every_s)"
-            )
+    def __init__(self, manifest: pd.DataFrame) -> None:
+        self.number_of = {utt_id: number for number, utt_id in enumerate(manifest["ID"])}
+        self.columns = {name: manifest[name].array for name in manifest if name != "ID"}
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the batches of another epoch."""
-        self.epoch = epoch
+    def __getitem__(self, utt_id: str) -> dict:
+        number = self.number_of[utt_id]
+        return {name: column[number] for name, column in self.columns.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.number_of)
 
     def __len__(self) -> int:
-        return self.num_batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = random.Random(f"{self.seed}/{self.epoch}")
-        waiting: dict[str, list[int]] = {speaker: [] for speaker in self.rows_of}
-        for _ in range(self.num_batches):
-            batch = []
-            for speaker in rng.sample(list(self.rows_of), self.speakers_per_batch):
-                if len(waiting[speaker]) < self.per_speaker:
-                    waiting[speaker] = rng.sample(self.rows_of[speaker], len(self.rows_of[speaker]))
-                batch += [waiting[speaker].pop() for _ in range(self.per_speaker)]
-            yield batch[self.part]
+        return len(self.number_of)
 
 
 def train_loader_options(hparams: dict, speakers: Sequence[str], device: str, wavs: Sequence[str] = ()) -> dict:

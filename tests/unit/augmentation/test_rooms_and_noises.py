@@ -1,6 +1,7 @@
 """Rooms and noises: simulated ones from the seed, recorded ones from folders."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
@@ -22,7 +23,7 @@ def tone(freq_hz: float) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * freq_hz * np.arange(RATE) / RATE)).astype(np.float32)
 
 
-def write_tones(folder) -> list[dict]:
+def write_tones(folder) -> pd.DataFrame:
     """Write two utterances of a second for each of four speakers, who are known by their tone."""
     voices = []
     for speaker, freq_hz in enumerate(TONES_HZ):
@@ -30,7 +31,7 @@ def write_tones(folder) -> list[dict]:
             path = folder / f"s{speaker}_{number}.wav"
             soundfile.write(path, tone(freq_hz), RATE)
             voices.append({"spk_id": f"s{speaker}", "wav": str(path), "start": 0, "stop": RATE, "duration": 1.0})
-    return voices
+    return pd.DataFrame(voices)
 
 
 def test_simulated_rooms_follow_from_the_seed_and_differ(few_sources):

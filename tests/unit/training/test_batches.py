@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.training import dataio
-from voice_biometrics.training.dataio import SpeakerBatches, train_loader_options
+from voice_biometrics.training.batches import SpeakerBatches
+from voice_biometrics.training.dataio import train_loader_options
 
 SPEAKERS = [name for name, count in (("a", 4), ("b", 9), ("c", 5), ("d", 2), ("e", 4)) for _ in range(count)]
 

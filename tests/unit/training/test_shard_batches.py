@@ -3,7 +3,7 @@
 import pytest
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.training.shard_batches import ShardBatches
+from voice_biometrics.training.batches import ShardBatches
 
 WAVS = [f"/s/train-{row % 7:06d}.tar:{512 * row}:400" for row in range(70)]  # 10 utterances in each of 7 files
 
