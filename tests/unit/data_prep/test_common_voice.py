@@ -251,7 +251,7 @@ class TestClips:
         clips = hundred_clips(tmp_path)
         for number in (7, 9):
             (clips / f"common_voice_de_{number}.mp3").write_bytes(b"no audio" * 99)
-        with pytest.raises(InputError, match="2 of 100 files.*de/clips/common_voice_de_7.mp3: .*unknown format"):
+        with pytest.raises(InputError, match="2 of 100 files.*de/clips/common_voice_de_7.mp3: .*unreadable"):
             prepare(settings(tmp_path, valid_speakers=0), tmp_path / "m")
 
 
