@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -243,7 +242,8 @@ def fail(message: str) -> None:
 def torment(name: str, job: Job, num_kills: int, place: Path) -> None:
     """Run a job unkilled, then kill it ``num_kills`` times, and count."""
     whole, expected, seconds = place / "whole", None, 0.0
-    for attempt in chain(["whole"], map("killed_{}".format, count(1))):  # some end before they are killed
+    attempts = (f"killed_{number}" for number in range(1, 5 * num_kills))  # some end before they are killed
+    for attempt in ("whole", *attempts):
         if attempt != "whole" and job.counts["kills"] == num_kills:
             break
         folder, log = place / attempt, place / f"{attempt}.log"
