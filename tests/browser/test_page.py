@@ -115,6 +115,8 @@ def test_a_real_speaker_is_enrolled_and_accepted_another_is_not_and_forgotten_le
     assert len(page.all(".point")) == 2 and len(page.all(".threshold")) == 2  # both uses
     assert "%" in page.one(".point.decisive").text and "+2.55" in page.one(".point.decisive").text
     assert verify(page, other[3]) == "Not confirmed as Anna"
+    page.press("Speak again")
+    assert page.driver.switch_to.active_element == page.one("[aria-label=Record]")
     page.press("Identify")
     page.one("[data-state=idle]")
     page.speak(own[3])
@@ -125,6 +127,7 @@ def test_a_real_speaker_is_enrolled_and_accepted_another_is_not_and_forgotten_le
     page.press("Forget Anna")
     page.press("Forget Anna for good")
     page.wait(lambda: "No voice is enrolled yet" in page.text(), "forgotten")
+    assert page.driver.switch_to.active_element == page.one("#panel")
     assert page.faults() == []
     serving.end()
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith("voices.db")]

@@ -199,6 +199,9 @@ class Recognizer:
         return template
 
     def _opened(self, create: bool = False) -> Store:
+        if self._store is not None and self._store.is_replaced():  # voices of a deleted file may not be accepted
+            self._store.close()
+            self._store = self._gallery = None
         if self._store is None:
             if self.store_path is None:
                 raise InputError("voices are enrolled in a store: give its file")
@@ -206,8 +209,9 @@ class Recognizer:
         return self._store
 
     def _current_gallery(self) -> Gallery:
+        store = self._opened()
         if self._gallery is None:
-            self._gallery = Gallery(self._opened(), self.entry.fingerprint)
+            self._gallery = Gallery(store, self.entry.fingerprint)
         else:
             self._gallery.refresh()
         return self._gallery

@@ -225,6 +225,13 @@ class Store:
         """
         return *map(self._scalar, ("PRAGMA schema_version", "PRAGMA data_version")), self.database.total_changes
 
+    def is_replaced(self) -> bool:
+        """Tell if the path does not lead to the opened file any more: it was deleted, or another one is there."""
+        try:
+            return not os.path.samestat(os.stat(self.path), self.status)
+        except OSError:
+            return True
+
     def close(self) -> None:
         """Close the file."""
         self.database.close()
@@ -235,6 +242,7 @@ class Store:
             store_id = os.urandom(16)
             _make(self.path, store_id, None if key is None else Seal(key, store_id).close(b"", KEY_CHECK))
         can_write = _check_file(self.path)
+        self.status = os.stat(self.path)
         self.database = _connect(self.path, can_write)
         version = self._checked_version()
         self.seal = self._checked_seal(key)

@@ -226,7 +226,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.server.workers.answer(parse_request(kind, self._body(length)))
 
     def _check_host(self) -> None:
-        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+        hosts, origin = self.headers.get_all("Host", []), self.headers.get("Origin")
+        host = hosts[0] if len(hosts) == 1 else ""
         if not self._is_here(host):
             raise Refusal(HTTPStatus.FORBIDDEN, "open this page as localhost, or by the address that was printed")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
@@ -235,7 +236,7 @@ class Handler(BaseHTTPRequestHandler):
     def _is_here(self, host: str) -> bool:
         """Tell if a ``Host`` can only mean this server."""
         try:
-            name = urlsplit(f"//{host}").hostname
+            name = None if "@" in host else urlsplit(f"//{host}").hostname
             if name in ("localhost", self.server.host):
                 return True
             ipaddress.ip_address(name or "")

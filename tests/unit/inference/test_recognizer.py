@@ -227,3 +227,20 @@ def test_integer_samples_are_scaled():
     for kind, bits in ((np.int16, 15), (np.int32, 31)):
         given = recording_from_samples((voice * 2.0**bits).astype(kind), SAMPLE_RATE, SAMPLE_RATE)
         np.testing.assert_allclose(given.samples, voice, atol=1e-4)
+
+
+def test_voices_of_a_store_that_was_deleted_or_replaced_are_not_accepted(recognizer, model, tmp_path):
+    recognizer.enrol("anna", [speech("anna", 0)])
+    assert recognizer.verify("anna", speech("anna", 1)).is_accepted and recognizer.identify(speech("anna", 1)).name
+    for path in tmp_path.glob("voices.db*"):
+        path.unlink()
+    for ask in (lambda: recognizer.verify("anna", speech("anna", 1)), lambda: recognizer.identify(speech("anna", 1))):
+        with pytest.raises(InputError, match="no store of voices"):
+            ask()
+    recognizer.enrol("bert", [speech("bert", 0)])
+    other = Recognizer(model, tmp_path / "voices.db")
+    assert [name for name, *_ in other.voices()] == ["bert"]
+    for path in tmp_path.glob("voices.db*"):
+        path.unlink()
+    other.enrol("carl", [speech("carl", 0)])
+    assert recognizer.identify(speech("carl", 1)).name == "carl" and len(recognizer.voices()) == 1

@@ -193,6 +193,7 @@ def test_a_name_that_looks_like_a_path_or_html_is_only_a_name(client, tmp_path):
         (HEADERS | {"Host": "evil.example"}, 403),
         (HEADERS | {"Host": "127.0.0.1.evil.example:8765"}, 403),
         (HEADERS | {"Host": "[::1"}, 403),
+        (HEADERS | {"Host": "evil.example@localhost"}, 403),
         (HEADERS | {"Origin": "http://evil.example"}, 403),
         (HEADERS | {"Origin": "null"}, 403),
         (HEADERS | {"Origin": "http://localhost:1"}, 403),

@@ -70,8 +70,10 @@ function open(task, focusesTab = false, details = {}) {
   }
   at("panel").setAttribute("aria-labelledby", `tab-${task}`);
   at("panel").dataset.task = task;
+  const hadFocus = at("panel").contains(document.activeElement);
   at("panel").replaceChildren(...TASKS[task][1](details));
   if (focusesTab) at(`tab-${task}`).focus();
+  else if (hadFocus) at("panel").focus(); // the button that led here is gone
 }
 
 function heading(title, lead) {
@@ -111,11 +113,15 @@ function digitsCard(task, action, decide, result) {
         const verdict = await decide(wav);
         holder.replaceChildren();
         card.hidden = true;
-        showVerdict(result, task, verdict, button("primary", "Speak again", () => renew()));
+        showVerdict(result, task, verdict, button("primary", "Speak again", speakAgain));
       },
     });
     card.hidden = false;
     holder.replaceChildren(recorder);
+  };
+  const speakAgain = () => {
+    renew();
+    holder.querySelector("button").focus();
   };
   const card = element(
     "section",
