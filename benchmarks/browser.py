@@ -88,11 +88,6 @@ def write_page(page: Path, precision: str, options: argparse.Namespace) -> Path:
     package = ["--onnxruntime_web", options.onnxruntime_web] if options.onnxruntime_web else []
     command = [sys.executable, str(ROOT / "verify.py"), "page", str(page), "--model", str(options.model)]
     subprocess.run([*command, "--precision", precision, *package], check=True, stdout=subprocess.DEVNULL)
-    if precision == "fp32":
-        print(
-            f"{hardware()}\n\n| 3 s to | system | fastest (median) | processor time | cosine to Python | must reach |"
-        )
-        print("|---|---|---|---|---|---|")
     return page
 
 
