@@ -1,4 +1,4 @@
-# Everything on a fresh machine: `make` makes the virtual environment; `make train` and `make test` do so where they must.
+# `make` creates the virtual environment with all packages; `make train` and `make test` do so if there is none.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,16 +8,16 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist lo
 
 .PHONY: install train test test-slow test-all lint clean
 
-install: .venv/installed  ## the virtual environment: all that the scripts need
+install: .venv/installed  ## create the virtual environment
 
 train: .venv/installed  ## train on the demo voices and evaluate
 	$(BIN)/python train.py $(DEMO)
 	$(BIN)/python eval_eer.py $(DEMO)
 
-test: .venv/tests-installed lint  ## check the code, in minutes
+test: .venv/tests-installed lint  ## the checks that take minutes
 	$(PYTEST) -m "not slow"
 
-test-slow: .venv/tests-installed  ## what `make test` leaves out: kills, several processes, every variant
+test-slow: .venv/tests-installed  ## what `make test` omits: kills, several processes, every variant
 	$(PYTEST) -m slow
 
 test-all: test test-slow
@@ -26,7 +26,7 @@ lint: .venv/tests-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-clean:  ## remove what was made: the environment, demo voices, run folders
+clean:  ## remove the environment, demo voices and run folders
 	rm -rf .venv data results
 
 .venv/installed: requirements.txt requirements-verify.txt

@@ -19,7 +19,6 @@ from voice_biometrics.metrics.error_rates import (
     ERRORS_FOR_ANY_CLAIM,
     UNSUPPORTED,
     Cost,
-    checked_trials,
     error_rates,
     far_support,
 )
@@ -129,7 +128,7 @@ def measure_thresholds(
     ------
     InputError : as ``SpeakerBootstrap.intervals``.
     """
-    llrs, is_target = checked_trials(llrs, bootstrap.is_target)
+    is_target = bootstrap.is_target
     measures = {(name, "far"): far_at(point.threshold) for name, point in points.items()}
     measures |= {(name, "frr"): frr_at(point.threshold) for name, point in points.items()}
     found = bootstrap.intervals(llrs, measures)
