@@ -8,6 +8,8 @@ Give the arguments of train.py, or the run folder, and then any of
                                       for a run trained on all speakers (--valid_speakers 0)
   --model_folder PATH                 default: <run folder>/model
   --version 1.0                       of the model: letters, digits, dots, + and -
+  --whiten 0.2                        share (0 to 1) of a whitening of the differences within training speakers, which
+                                      is folded into the last layer; default: 0
 
 Writes embedder.onnx (waveform to embedding), embedder.int8.onnx (smaller, faster), calibration.json (score to
 log-likelihood ratio, thresholds and error rates, from held-out speakers), MODEL_CARD.md, SHA256SUMS, speechbrain/ (the
@@ -42,7 +44,7 @@ def main(arguments: list[str]) -> None:
     data_folder = run.settings["data_folder"]
     others = [TrainedRun(folder, data_folder, newest) for folder in options.calibration_from]
     destination = options.model_folder or run.folder / "model"
-    say(write_model_folder(run, others, destination, options.version))
+    say(write_model_folder(run, others, destination, options.version, options.whiten))
 
 
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -52,6 +54,7 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--calibration_from", type=Path, nargs="+", default=[])
     parser.add_argument("--model_folder", type=Path)
     parser.add_argument("--version", default="1.0")
+    parser.add_argument("--whiten", type=float, default=0.0)
     options, rest = parser.parse_known_args(arguments)
     if not NAME.fullmatch(options.version):
         refuse(f"--version {options.version!r}: expected letters, digits, dots, + and -")

@@ -197,15 +197,15 @@ def test_a_fingerprint_follows_from_the_weights_and_nothing_else(run, model, cor
 def test_the_arguments_of_train_name_the_run_as_well(run, model, corpus, capsys, monkeypatch):
     asked = []
 
-    def note(run: TrainedRun, others: list, destination: Path, version: str) -> ModelFolder:
-        asked.append((run.fingerprint(), others, destination, version))
+    def note(run: TrainedRun, others: list, destination: Path, version: str, whitened: float) -> ModelFolder:
+        asked.append((run.fingerprint(), others, destination, version, whitened))
         return read_model_folder(model)
 
     monkeypatch.setattr(export, "write_model_folder", note)
     given = ["tests/hparams/tiny.yaml", "--corpus", "speaker_folders", "--data_folder", str(corpus)]
     given += ["--output_folder", str(run)]
-    export.main([*given, "--version", "3"])
-    assert asked == [(TrainedRun(run).fingerprint(), [], run / "model", "3")]
+    export.main([*given, "--version", "3", "--whiten", "0.2"])
+    assert asked == [(TrainedRun(run).fingerprint(), [], run / "model", "3", 0.2)]
     assert "embedder.int8.onnx   EER" in capsys.readouterr().out
     assert "another compute_features" in fails_with(capsys, *given, "--n_mels", "40")
 

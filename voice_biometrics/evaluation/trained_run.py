@@ -84,6 +84,7 @@ class TrainedRun:
     device : to embed on.
     checkpoint : the one that was loaded.
     held_out_chose_it : ``checkpoint`` had the lowest EER on the held-out speakers.
+    whitened : the share of ``export.whitening.whiten`` that was folded into the network.
     newest_epoch : epoch of the newest checkpoint; None when it was saved within an epoch.
     """
 
@@ -114,6 +115,7 @@ class TrainedRun:
         self.nodes = CommentedMap({name: self.hparams[name] for name in FRONT_TO_EMBEDDING})
         self.modules = torch.nn.ModuleDict(load_hyperpyyaml(as_yaml(self.nodes))).eval()
         self.device = infer_device()
+        self.whitened = 0.0
         recoverables = {WEIGHTS: self.modules[WEIGHTS]}
         if any(folder.glob("save/CKPT*/normalizer.ckpt")):  # older runs have none
             recoverables["normalizer"] = self.modules["mean_var_norm"]

@@ -133,6 +133,10 @@ def _training(run: TrainedRun) -> Markdown:
     ]
     if origin := origin_of(run):
         lines.append(f"started from {origin}")
+    if run.whitened:
+        lines.append(
+            f"last layer: multiplied by a whitening of the differences within training speakers, {run.whitened:g}"
+        )
     for corpus in (name.strip() for name in run.settings["corpus"].split(",")):
         content, licence, caveat = CORPORA[corpus]
         lines.append(f"data: {corpus}: {content}. Licence: {licence}. {caveat}".rstrip())
@@ -282,7 +286,8 @@ def how_to_reproduce(run: TrainedRun, others: Sequence[TrainedRun]) -> list[str]
     folders = ["RUN", *(f"FOLD{number}" for number in range(1, len(others) + 1))]
     commands = [training_command(each, folder) for each, folder in zip((run, *others), folders, strict=True)]
     export = f"python export.py RUN --data_folder {_placeholders(run.settings['corpus'])}"
-    commands.append(export + (f" --calibration_from {' '.join(folders[1:])}" if others else ""))
+    export += f" --calibration_from {' '.join(folders[1:])}" if others else ""
+    commands.append(export + (f" --whiten {run.whitened:g}" if run.whitened else ""))
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     notes = (
         f"exported with Python {platform.python_version()}, {packages}; `requirements.txt` has them all",

@@ -42,6 +42,7 @@ from voice_biometrics.export.onnx_export import (
     write_metadata,
 )
 from voice_biometrics.export.quantise import SCHEME, quantise
+from voice_biometrics.export.whitening import whiten
 from voice_biometrics.inference.embedder import Embedder, OnnxEmbedder, onnx_metadata
 from voice_biometrics.inference.model_folder import (
     CALIBRATION_NAME,
@@ -85,7 +86,9 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def write_model_folder(run: TrainedRun, others: Sequence[TrainedRun], destination: Path, version: str) -> ModelFolder:
+def write_model_folder(
+    run: TrainedRun, others: Sequence[TrainedRun], destination: Path, version: str, whitened: float = 0.0
+) -> ModelFolder:
     """Export a run to a model folder; an existing one is replaced when the new one is complete.
 
     Arguments
@@ -94,6 +97,7 @@ def write_model_folder(run: TrainedRun, others: Sequence[TrainedRun], destinatio
     others : runs of the same hparams whose held-out speakers calibrate it; empty: its own held-out speakers do.
     destination : the model folder.
     version : of the model.
+    whitened : the share that ``whiten`` folds into the networks of all runs.
 
     Raises
     ------
@@ -105,6 +109,8 @@ def write_model_folder(run: TrainedRun, others: Sequence[TrainedRun], destinatio
         run.held_out()
     if destination.exists() and not (destination / SUMS_NAME).is_file():
         raise InputError(f"{destination}: exists and is not a model folder; choose another --model_folder")
+    for each in (run, *others) if whitened else ():
+        whiten(each, whitened)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as scratch:
         folder = Path(scratch) / "model"
