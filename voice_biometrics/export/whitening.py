@@ -24,9 +24,10 @@ def whiten(run: TrainedRun, share: float) -> None:
     """
     if not 0 <= share <= 1:
         raise InputError(f"--whiten {share}: expected a number from 0 to 1")
-    layer = getattr(getattr(run.modules[WEIGHTS], "fc", None), "conv", None)
+    network = run.modules[WEIGHTS]
+    layer = getattr(getattr(network, "fc", None), "conv", None)
     if layer is None:
-        raise InputError(f"--whiten: {type(run.modules[WEIGHTS]).__name__} has no last layer fc, which ECAPA-TDNNs have")
+        raise InputError(f"--whiten: {type(network).__name__} has no last layer fc, which ECAPA-TDNNs have")
     utterances = run.utterances(run.manifests / "train.csv").groupby("spk_id").head(PER_SPEAKER)
     utterances = utterances.sample(min(len(utterances), MAX_UTTERANCES), random_state=0).reset_index(drop=True)
     speakers = dict(zip(utterances["ID"], utterances["spk_id"], strict=True))
