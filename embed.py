@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from voice_biometrics.common.audio import read_audio
-from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
 from voice_biometrics.common.manifest import data_roots
 from voice_biometrics.scoring.embedding_parts import Embed, shard_named, write_parts
 
@@ -48,6 +48,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.register("action", None, GivenOnce)
     parser.add_argument("model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--manifest", type=Path, required=True, help=argparse.SUPPRESS)
     for name, default in (("corpus", ""), ("data_folder", ""), ("shard", "1/1"), ("precision", "fp32")):

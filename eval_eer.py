@@ -35,7 +35,7 @@ from typing import NoReturn
 
 import pandas as pd
 
-from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
 from voice_biometrics.common.manifest import read_manifest
 from voice_biometrics.evaluation.comparison import speakers_of_targets
 from voice_biometrics.evaluation.evaluate import Evaluation, evaluate
@@ -78,6 +78,7 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the options of this script out of ``arguments``; the rest are those of train.py."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.error = refuse
+    parser.register("action", None, GivenOnce)
     for name in (
         "--test_manifest", "--test_trials", "--enrolment", "--scores", "--trials", "--held_out_scores", "--embeddings",
     ):  # fmt: skip

@@ -27,7 +27,7 @@ from typing import NoReturn
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
-from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
 from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export.package import write_model_folder
 from voice_biometrics.inference.model_folder import ENGINE_NAME, NAME, ModelFolder
@@ -51,6 +51,7 @@ def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the options of this script out of ``arguments``; the rest are those of train.py."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.error = refuse
+    parser.register("action", None, GivenOnce)
     parser.add_argument("--calibration_from", type=Path, nargs="+", default=[])
     parser.add_argument("--model_folder", type=Path)
     parser.add_argument("--version", default="1.0")

@@ -83,7 +83,10 @@ def page(options: argparse.Namespace) -> tuple[str, dict, int]:
 
 def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) -> argparse.Namespace:
     """Parse the command line; ``commands`` are names with their positional arguments. Exits with 2 on a fault."""
+    from voice_biometrics.common.errors import GivenOnce
+
     common = argparse.ArgumentParser(add_help=False)
+    common.register("action", None, GivenOnce)
     common.add_argument("--model", default=PRETRAINED)
     common.add_argument("--store", default="voices.db")
     common.add_argument("--key_file")

@@ -34,7 +34,7 @@ from voice_biometrics.common.trial_lists import check_speakers, make_trials, rea
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # incremented when the same settings produce other manifests
+FORMAT_VERSION = 2  # incremented when the same settings produce other manifests
 
 
 def prepare(settings: Settings, manifest_folder: Path, is_trained: bool = False) -> dict:

@@ -16,6 +16,7 @@ from voice_biometrics.common.files import read_json
 from voice_biometrics.common.manifest import data_roots, read_utterances, write_manifest
 from voice_biometrics.common.trial_lists import read_trials, write_trials
 from voice_biometrics.experiment.hparams import (
+    ROOT,
     Run,
     did_you_mean,
     hparams_files,
@@ -238,7 +239,7 @@ def find_variants(names: Sequence[str], base: str) -> dict[str, Path]:
 
 
 def _hparams_file(name: str) -> Path:
-    known = {path.stem: path for path in hparams_files()}
+    known = {path.stem: path for path in hparams_files() or hparams_files(ROOT)}
     path = Path(name) if name.endswith(".yaml") else known.get(name)
     if path is None or not path.is_file():
         raise InputError(

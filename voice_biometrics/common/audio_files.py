@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,10 +31,13 @@ from voice_biometrics.common.errors import InputError
 logger = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")  # read by libsndfile
-FOREIGN_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma", ".sph", ".amr")  # must be converted first
+FOREIGN_SUFFIXES = (  # must be converted first
+    *(".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".awb", ".caf", ".m4a", ".mka", ".mkv"),
+    *(".mov", ".mp2", ".mp4", ".oga", ".sph", ".spx", ".w64", ".webm", ".wma", ".wv"),
+)
 CONVERT = (
-    'convert them, for instance: find . -name "*.m4a" | while read -r f; do ffmpeg -nostdin -i "$f" -ac 1 -ar 16000 '
-    '"${f%.*}.wav"; done'
+    "convert them, for instance: find . {names} | while read -r f; do "
+    'ffmpeg -nostdin -i "$f" -ac 1 -ar 16000 "${{f%.*}}.wav"; done'
 )
 NUM_THREADS = 16  # libsndfile releases the GIL; the threads wait for the disk
 CHUNK = 256  # files per task
@@ -164,9 +168,7 @@ def list_audio(folder: Path) -> list[str]:
     if dangling:
         logger.warning("%s: links to files or folders that do not exist: %s", folder, shortened(dangling))
     if foreign:
-        logger.warning(
-            "%s: %d files are in formats that are not read, such as %s; %s", folder, len(foreign), foreign[0], CONVERT
-        )
+        logger.warning("%s: %s", folder, _told(foreign))
     return sorted(paths)
 
 
@@ -188,7 +190,17 @@ def _no_audio(folder: Path, foreign: list[str]) -> str:
     expected = f"{folder}: expected audio ({', '.join(AUDIO_SUFFIXES)}), found none"
     if not foreign:
         return f"{expected}; check --data_folder"
-    return f"{expected}, but {len(foreign)} files such as {foreign[0]}; {CONVERT}"
+    return f"{expected}, but {_told(foreign)}"
+
+
+def _told(foreign: list[str]) -> str:
+    """Return the number of recordings in other formats, and the command that converts them."""
+    counts = Counter(os.path.splitext(path)[1].lower() for path in foreign)
+    kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(counts.items()))
+    names = " -o ".join(f'-iname "*{suffix}"' for suffix in sorted(counts))
+    return f"{len(foreign)} files in formats that are not read ({kinds}), such as {foreign[0]}; " + CONVERT.format(
+        names=names
+    )
 
 
 def without_suffix(path: str) -> str:

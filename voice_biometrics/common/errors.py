@@ -1,5 +1,6 @@
 """User errors, reported in one line without a traceback."""
 
+import argparse
 import contextlib
 import errno
 import functools
@@ -25,6 +26,18 @@ REFUSED = {
 
 class InputError(ValueError):
     """Bad input: the message names the item, the expected and found values, and the fix."""
+
+
+class GivenOnce(argparse.Action):
+    """Store a value; an option that is given twice is an error, where argparse takes the last one."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        """Store ``values``."""
+        given = vars(namespace).setdefault("given_options", set())
+        if option_string and self.dest in given:
+            parser.error(f"{option_string}: given twice; leave one out")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 @contextlib.contextmanager

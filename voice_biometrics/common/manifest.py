@@ -36,6 +36,8 @@ def corpus_folders(corpus: str, data_folder: str) -> list[CorpusFolder]:
     Raises InputError for a different number of corpora and folders.
     """
     names, folders = ([item.strip() for item in text.split(",") if item.strip()] for text in (corpus, data_folder))
+    if len(names) == 1:
+        folders = [data_folder]  # whose name may have a comma
     if len(names) != len(folders):
         raise InputError(f"{len(names)} corpora, {len(folders)} data folders: name as many folders as corpora")
     counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
@@ -99,6 +101,8 @@ def _checked(manifest: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.D
         manifest = manifest.astype({name: kind for name, kind in NUMBERS.items() if name in manifest})
     except ValueError as error:
         raise InputError(f"{path}: expected numbers as duration, start and stop: {error}") from error
+    for column in {"ID", "spk_id"} & set(manifest):  # composed Unicode, as in trial lists
+        manifest[column] = manifest[column].str.normalize("NFC")
     check_unique_ids(manifest, str(path))
     _check_numbers(manifest, path)
     return manifest

@@ -2,15 +2,19 @@
 
 CSV with the columns ``enrol_id, test_id, target`` (1: same speaker, 0: different speakers). Also read:
 
-- VoxCeleb's text lists, lines ``1 path path``, and Kaldi's and WeSpeaker's, lines ``id id target``;
-- CSV of two paths and a label, with a header line (``target.csv`` of the project that this recipe follows) or without;
+- VoxCeleb's text lists, lines ``1 path path``, and Kaldi's, WeSpeaker's and NIST's, lines ``id id target``;
+- two paths and a label with commas, semicolons, tabs or blanks between them, with a header line (``target.csv`` of the
+  project that this recipe follows) or without;
 - labels ``1.0``, ``target``, ``tgt``, ``genuine`` and ``0.0``, ``nontarget``, ``imp``, ``impostor``.
 
-Gzipped files (``.gz``), Windows line endings and paths, and a byte-order mark are accepted.
+Gzipped files (``.gz``), Windows line endings and paths, and a byte-order mark are accepted; IDs become composed
+Unicode.
 """
 
 import gzip
 import logging
+import re
+import unicodedata
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 UNREADABLE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error)  # EOFError: a gzipped file without its end
 COLUMNS = ["enrol_id", "test_id", "target"]
+SAMPLE = 100  # lines that decide which column is which
 LABELS = dict.fromkeys(("1", "1.0", "target", "tgt", "genuine", "true"), 1)
 LABELS |= dict.fromkeys(("0", "0.0", "nontarget", "non-target", "imp", "impostor", "false"), 0)
 
@@ -39,11 +44,12 @@ def read_trials(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise InputError(f"{path}: trial list not found")
-    line = first_line(path)
-    is_csv = "," in line
-    order = COLUMNS if is_csv or line.split()[0].lower() not in LABELS else ["target", "enrol_id", "test_id"]
-    fields = read_fields(path, "," if is_csv else r"\s+", order)
-    if is_csv and _is_header(line):
+    fields = read_fields(path, separator_of(first_line(path)), COLUMNS)
+    order, is_label = COLUMNS, fields.iloc[:SAMPLE].apply(lambda column: column.str.lower().isin(LABELS)).mean()
+    if is_label["enrol_id"] > is_label["target"]:
+        order = ["target", "enrol_id", "test_id"]
+        fields = fields.set_axis([*order, "excess"], axis=1)
+    if has_header(fields):
         fields = fields.iloc[1:]
     label = fields["target"].str.lower().map(LABELS)
     ids = fields[["enrol_id", "test_id"]].map(plain_path)
@@ -105,10 +111,17 @@ def first_line(path: Path) -> str:
     return line
 
 
-def _is_header(line: str) -> bool:
-    """Return True if the third field is a word, as in a header."""
-    fields = [field.strip(' "\r\n') for field in line.split(",")]
-    return len(fields) == 3 and bool(fields[2]) and not fields[2].lstrip("+-").replace(".", "").isdigit()
+def separator_of(line: str) -> str:
+    """Return what separates the fields of a line, as a regular expression."""
+    return next((separator for separator in ",;" if separator in line), r"\s+")
+
+
+def has_header(trials: pd.DataFrame) -> bool:
+    """Return True if the first line has our names of the columns, or a label that is none or stands above numbers."""
+    first, *others = trials["target"].iloc[:SAMPLE].str.lower()
+    is_word = re.fullmatch(r"[^\W\d][\w -]*", first) is not None
+    is_ours = trials[COLUMNS[:2]].iloc[0].tolist() == COLUMNS[:2]
+    return is_ours or (is_word and (first not in LABELS or not any(label.isalpha() for label in others)))
 
 
 def read_fields(path: Path, separator: str, order: list[str]) -> pd.DataFrame:
@@ -171,8 +184,8 @@ def resolve_trials(trials: pd.DataFrame, utt_ids: pd.Index, name: str) -> pd.Dat
 
 
 def plain_path(path: str) -> str:
-    """Return a path with slashes, without ``./`` before it."""
-    return path.replace("\\", "/").removeprefix("./")
+    """Return a path with slashes, without ``./`` before it, in composed Unicode (NFC)."""
+    return unicodedata.normalize("NFC", path).replace("\\", "/").removeprefix("./")
 
 
 def utterance_id(path: str, utt_ids: pd.Index) -> str:

@@ -27,9 +27,11 @@ from speechbrain.utils.run_opts import RunOptions
 
 from voice_biometrics.common.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 DEFAULT_FILE = "hparams/ecapa_small.yaml"
 RECORD = "hyperparams.yaml"  # of a run folder; that of an older run has older names
 REFERENCE = re.compile(r"<([\w.]+)")
+YAML_TAG = re.compile(r"!(ref|new|name|module|apply|applyref|copy|include|tuple|PLACEHOLDER)\b")
 
 # Every hparams key and what it affects: "data" (the manifests: training and held-out speakers), "model" (the trained
 # weights in any other way), "scoring" (only how eval_eer.py scores a trained model) or "free" (none of these: it may
@@ -100,7 +102,7 @@ def read_command_line(arguments: list[str], usage: str) -> Run:
     checked = check_arguments(arguments, usage)
     hparams_file, run_opts, overrides = speechbrain.parse_arguments(checked)
     text = as_yaml(merged_tree(Path(hparams_file)))
-    given = arguments if arguments[:1] == [hparams_file] else [hparams_file, *arguments]
+    given = [hparams_file, *(arguments[1:] if arguments and not arguments[0].startswith("--") else arguments)]
     return Run(Path(hparams_file), text, overrides, run_opts, given)
 
 
@@ -118,15 +120,17 @@ def readable_errors(hparams_file: str | Path) -> Iterator[None]:
 def check_arguments(arguments: list[str], usage: str) -> list[str]:
     """Return command-line arguments in the form that ``sb.parse_arguments`` reads without loss.
 
-    The hparams file defaults to ``hparams/ecapa_small.yaml``. Text is quoted for YAML, and flags may have a value
-    (``--noprogressbar True``). ``--help`` prints ``usage`` and exits. Raises InputError for a missing or malformed
-    file, an unknown or repeated key, and a word that belongs to no key.
+    The hparams file defaults to ``hparams/ecapa_small.yaml``, and is also looked for beside the script. Text is quoted
+    for YAML, and flags may have a value (``--noprogressbar True``). ``--help`` prints ``usage`` and exits. Raises
+    InputError for a missing or malformed file, an unknown or repeated key, and a word that belongs to no key.
     """
     if {"-h", "--help"} & set(arguments):
         print(usage.strip())
         sys.exit(0)
     if not arguments or arguments[0].startswith("--"):
         arguments = [DEFAULT_FILE, *arguments]
+    if not Path(arguments[0]).exists() and (ROOT / arguments[0]).is_file():  # called from another folder
+        arguments = [str(ROOT / arguments[0]), *arguments[1:]]
     tree, options = merged_tree(Path(arguments[0])), RunOptions().as_dict()
     given: dict[str, list[str]] = {}
     for key, words in split_options(arguments[1:]):
@@ -170,10 +174,11 @@ def _as_speechbrain_reads(key: str, words: list[str], node: Any, options: dict[s
         return [f"--{key}", value]
     if not words:
         raise InputError(f"--{key}: expected a value")
-    is_yaml = words[0].startswith(("[", "{", "!")) or key.endswith("module_keys")
+    is_text = _is_text(node)
+    is_yaml = key.endswith("module_keys") or YAML_TAG.match(words[0]) or (words[0][:1] in ("[", "{") and not is_text)
     if len(words) > 1 and not is_yaml:
         raise InputError(f"{words[1]}: belongs to no key; expected one value for --{key} (text with spaces in quotes)")
-    if is_yaml or key in options or not _is_text(node):
+    if is_yaml or key in options or not is_text:
         return [f"--{key}", *words]
     return [f"--{key}", json.dumps(words[0], ensure_ascii=False).replace("=", r"\u003d")]  # SpeechBrain splits at "="
 

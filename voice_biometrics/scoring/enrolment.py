@@ -30,6 +30,7 @@ def read_enrolment(path: Path, utterances: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"{path}: expected a CSV with the columns model_id and utt_id: {error}") from error
     if not set(COLUMNS) <= set(enrolment) or enrolment.empty:
         raise InputError(f"{path}: expected rows of model_id and utt_id, found the columns {', '.join(enrolment)}")
+    enrolment = enrolment.assign(**{column: enrolment[column].str.normalize("NFC") for column in COLUMNS})
     speaker_of = utterances.set_index("ID")["spk_id"]
     speaker = enrolment["utt_id"].map(speaker_of)
     faults = {

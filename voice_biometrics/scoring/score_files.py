@@ -51,8 +51,9 @@ def write_scores(scores: pd.DataFrame, path: Path) -> None:
 def read_scores(path: Path, trials_file: Path | None = None) -> pd.DataFrame:
     """Return a score file as a table of its trials, in their order, without repetitions (their number is printed).
 
-    ``trials_file`` has the labels if the score file has none. A CSV is parsed block by block and each ID is kept once,
-    so millions of trials fit into memory: 20 bytes a trial, and twice as much while repeated trials are searched for.
+    ``trials_file`` has the labels; those of the score file, if any, must be equal. A CSV is parsed block by block and
+    each ID is kept once, so millions of trials fit into memory: 20 bytes a trial, and twice as much while repeated
+    trials are searched for.
 
     Returns
     -------
@@ -61,8 +62,9 @@ def read_scores(path: Path, trials_file: Path | None = None) -> pd.DataFrame:
     Raises
     ------
     InputError : the file or a column is missing; a row is malformed, has an unknown label, no ID or a score that is not
-        a finite number, or far from all others; a trial is repeated with another score or label; one kind of trial is
-        missing; or as ``join_labels``. The line (the row of a Parquet file) is named.
+        a finite number, or far from all others; an utterance is compared with itself; a trial is repeated with another
+        score or label; one kind of trial is missing; or as ``join_labels``. The line (the row of a Parquet file) is
+        named.
     """
     if not path.is_file():
         raise InputError(f"{path}: score file not found")
@@ -89,7 +91,10 @@ def read_scores(path: Path, trials_file: Path | None = None) -> pd.DataFrame:
     _check_outliers(path, name_row, score, target)
     categories = pd.Index(names, dtype=str)
     enrol_id, test_id = (pd.Categorical.from_codes(side, categories=categories) for side in sides)
+    _check_two_sides(path, name_row, names, sides)
     scores = pd.DataFrame({"enrol_id": enrol_id, "test_id": test_id, "target": target, "score": score}, copy=False)
+    if trials_file is not None:
+        join_labels(scores.astype({column: object for column in ID_COLUMNS}), path, trials_file, name_row)
     return without_repeated(scores, str(path), name_row)
 
 
@@ -186,23 +191,33 @@ def _check_rows(
         raise InputError(f"{path}, {name_row(row)}: expected {expected}, found {values[row].as_py()!r}")
 
 
+def _check_two_sides(path: Path, name_row: Callable[[int], str], names: np.ndarray, sides: list[np.ndarray]) -> None:
+    """Raise InputError naming the first trial of an utterance with itself."""
+    if (itself := sides[0] == sides[1]).any():
+        row = int(np.argmax(itself))
+        found = f"found {names[sides[0][row]]} twice ({np.count_nonzero(itself):,} such); leave them out"
+        raise InputError(f"{path}, {name_row(row)}: expected two utterances, {found}")
+
+
 def _check_outliers(path: Path, name_row: Callable[[int], str], score: np.ndarray, target: np.ndarray) -> None:
     """Raise InputError for a few scores far from all others, such as -9999 for a trial that failed.
 
     They are the lowest or the highest score, of 1 % of the trials at most, ten times as far from the next as that is
     from the other end; and each kind of trials has others.
     """
-    for lowest in (score.min(), score.max()):
-        is_lowest = score == lowest
-        others = score[~is_lowest]
-        if not others.size or np.count_nonzero(is_lowest) > OUTLIER_SHARE * score.size:
-            continue
-        distance, num_others = np.abs(others - lowest).min(), np.bincount(target[~is_lowest], minlength=2)
-        if distance > OUTLIER_DISTANCE * np.ptp(others) and num_others.min() >= FEWEST_OTHERS:
+    is_end = [score == end for end in (score.min(), score.max())]
+    rare = [few for few in is_end if np.count_nonzero(few) <= OUTLIER_SHARE * score.size]
+    is_other = ~np.logical_or.reduce(rare or is_end)
+    if np.bincount(target[is_other], minlength=2).min() < FEWEST_OTHERS:
+        return
+    low, high = score[is_other].min(), score[is_other].max()
+    for few in rare:
+        end = score[few][0]
+        if max(low - end, end - high) > OUTLIER_DISTANCE * (high - low):
             raise InputError(
-                f"{path}, {name_row(int(np.argmax(is_lowest)))}: score {lowest:g} is far from all others "
-                f"({others.min():.4g} to {others.max():.4g}; {np.count_nonzero(is_lowest):,} such): correct it, or "
-                "leave out the trial for every system if it could not be scored"
+                f"{path}, {name_row(int(np.argmax(few)))}: score {end:g} is far from all others ({low:.4g} to "
+                f"{high:.4g}; {np.count_nonzero(few):,} such): correct it, or leave out the trial for every system "
+                "if it could not be scored"
             )
 
 

@@ -1,10 +1,11 @@
 """What the user is told: bad input and a full disk in a line; our own mistakes with their traceback."""
 
+import argparse
 import errno
 
 import pytest
 
-from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
 
 
 @tell_input_errors
@@ -37,3 +38,16 @@ def test_an_interrupt_ends_without_a_traceback(capsys):
     with pytest.raises(SystemExit) as end:
         fail_with(KeyboardInterrupt())
     assert end.value.code == 130 and capsys.readouterr().err == "\nstopped\n"
+
+
+def test_an_option_that_is_given_twice_is_an_error_that_names_it(capsys):
+    parser = argparse.ArgumentParser()
+    parser.register("action", None, GivenOnce)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--scores", default="a.csv")
+    found = parser.parse_args(["x", "--seeds", "1", "2"])
+    assert (found.names, found.seeds, found.scores) == (["x"], [1, 2], "a.csv")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--scores", "a.csv", "--scores=b.csv"])
+    assert "--scores: given twice" in capsys.readouterr().err

@@ -14,6 +14,11 @@ GOOD = [
     ("CSV without header", "a,b,1\na,c,0\n"),
     ("VoxCeleb's", "1 a b\n0 a c\n"),
     ("Windows line ends and a blank line", "a,b,1\r\n\r\na,c,0\r\n"),
+    ("a word as label, without header", "a,b,target\na,c,nontarget\n"),
+    ("a word as label, with header", "enrol_id,test_id,target\na,b,target\na,c,nontarget\n"),
+    ("NIST's", "modelid\tsegmentid\ttargettype\na\tb\ttarget\na\tc\tnontarget\n"),
+    ("semicolons", "path1;path2;label\na;b;1\na;c;0\n"),
+    ("CSV with the label first", "label,file1,file2\n1,a,b\n0,a,c\n"),
     ("byte-order mark", "\ufeffenrol_id,test_id,target\na,b,1\na,c,0\n"),
 ]
 
@@ -22,6 +27,12 @@ GOOD = [
 def test_each_form_gives_the_same_trials(tmp_path, text):
     (tmp_path / "list").write_bytes(text.encode())
     assert read_trials(tmp_path / "list").to_numpy().tolist() == [["a", "b", 1], ["a", "c", 0]]
+
+
+def test_decomposed_names_are_composed(tmp_path):
+    (tmp_path / "list").write_text("1 Jose\u0301/1.wav Jos\u00e9/2.wav\n0 Jose\u0301/1.wav b\n")
+    trials = resolve_trials(read_trials(tmp_path / "list"), pd.Index(["Jos\u00e9/1", "Jos\u00e9/2", "b"]), "list")
+    assert trials["enrol_id"].tolist() == ["Jos\u00e9/1"] * 2
 
 
 def test_a_gzipped_list_is_read(tmp_path):
@@ -43,6 +54,7 @@ def test_an_utterance_called_na_stays(tmp_path):
         ("enrol_id,test_id,target\na,b,2\n", "line 2"),
         ("a,b,7\na,c,0\n", "line 1"),  # no header: a label is not swallowed as one
         ("a,b,1\n,c,0\n", "line 2"),
+        ("a,b,target\na,c,tarket\n", "line 2"),
         ("", "found nothing"),
         ("a,b,1\na,c,1\n", "2 and 0"),
         ("enrol_id,test_id,target\n", "0 and 0"),

@@ -96,8 +96,27 @@ def test_overrides_reach_references_and_the_main_file_is_the_default():
     assert run.settings["save_folder"].endswith("/7/save")
 
 
+def test_hparams_files_are_found_beside_the_script_when_it_is_called_from_another_folder(tmp_path, monkeypatch):
+    expected, root = read(MAIN, "--seed", "7"), Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    for run in (read("--seed", "7"), read(MAIN, "--seed", "7")):
+        assert run.text == expected.text and run.arguments == [str(root / MAIN), "--seed", "7"]
+
+
 def test_text_on_the_command_line_stays_text():
-    for text in ("voices #2", "a=b: c", "007", "two words", "ünï{code}", "null", ""):
+    for text in (
+        "voices #2",
+        "a=b: c",
+        "007",
+        "two words",
+        "ünï{code}",
+        "null",
+        "",
+        "[old] voices",
+        "{x}",
+        "!mine",
+        "it's",
+    ):
         for given in (["--data_folder", text], [f"--data_folder={text}"] if text else ["--data_folder", ""]):
             run = read(MAIN, *given)
             assert run.settings["data_folder"] == text

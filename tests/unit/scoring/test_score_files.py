@@ -202,6 +202,8 @@ SAME_SCORES = {
     "score first": "5e-1\ta/1.wav\tb/1.wav\ttgt\n-2.5e-1\ta/1.wav\tc/1.wav\timp\n",
     "words": "genuine a/1.wav b/1.wav 0.5\nimpostor a/1.wav c/1.wav -0.25\n",
     "CSV with another header": "file 1,file 2,same,similarity\na/1.wav,b/1.wav,1.0,0.5\na/1.wav,c/1.wav,0.0,-0.25\n",
+    "our header with tabs": "enrol_id\ttest_id\ttarget\tscore\na/1.wav\tb/1.wav\t1\t0.5\na/1.wav\tc/1.wav\t0\t-0.25\n",
+    "semicolons": "a/1.wav;b/1.wav;1;0.5\na/1.wav;c/1.wav;0;-0.25\n",
     "Windows": "./a\\1.wav .\\b\\1.wav 1 0.5\r\n\r\n./a\\1.wav .\\c\\1.wav 0 -0.25\r\n",
     "ours": f"{HEADER}a/1.wav,b/1.wav,tgt,0.5\na/1.wav,c/1.wav,imp,-0.25\n",
 }
@@ -237,6 +239,35 @@ def test_labels_in_another_file_are_joined_by_pair(tmp_path):
         ]
 
 
+def test_labels_in_both_files_must_be_equal(tmp_path):
+    scores, trials = tmp_path / "s.csv", tmp_path / "t.txt"
+    scores.write_text(f"{HEADER}a,b,1,0.5\na,c,0,0.25\na,d,1,0.1\n")
+    for text, found in [
+        ("1 a b\n0 a c\n0 a d\n", "s.csv, line 4: a d has another label than in .*t.txt .1 such"),
+        ("1 a b\n0 a c\n", "s.csv, line 4: a d is not a trial of .*t.txt"),
+    ]:
+        trials.write_text(text)
+        with pytest.raises(InputError, match=found):
+            read_scores(scores, trials)
+    trials.write_text("target a d\ntarget a b\nnontarget a c\n")
+    assert as_rows(read_scores(scores, trials)) == as_rows(read_scores(scores))
+
+
+def test_a_trial_of_an_utterance_with_itself_is_named_by_its_line(tmp_path):
+    for text in (f"{HEADER}a,b,1,0.5\nc,c,1,1.0\na,c,0,0.25\n", "\na b 1 0.5\nc c 1 0.9\na c 0 0.25\n"[1:]):
+        (tmp_path / "s.csv").write_text(text)
+        with pytest.raises(InputError, match=f"line {3 if HEADER in text else 2}: expected two utterances, found c"):
+            read_scores(tmp_path / "s.csv")
+
+
+def test_a_first_trial_without_a_score_is_no_header(tmp_path):
+    for text in ("a b NA 1\na c 0.5 0\na d 0.7 1\n", "a b NA\na c 0.5\na d 0.7\n"):
+        (tmp_path / "s.txt").write_text(text)
+        (tmp_path / "t.txt").write_text("1 a b\n0 a c\n1 a d\n")
+        with pytest.raises(InputError, match="s.txt, line 1: expected a finite number as score"):
+            read_scores(tmp_path / "s.txt", None if "NA 1" in text else tmp_path / "t.txt")
+
+
 def test_pairs_of_one_file_only_and_pairs_scored_twice_are_named(tmp_path):
     trials = tmp_path / "t.txt"
     trials.write_text("1 a b\n0 a c\n0 a d\n")
@@ -264,6 +295,10 @@ def test_a_score_far_from_all_others_is_named_by_its_line(tmp_path):
             InputError, match=rf"line 22: score {re.escape(format(lowest, 'g'))} is far from all others .*2 such"
         ):
             read_scores(tmp_path / "s.csv")
+    scores.loc[[20, 31], "score"] = [-9999.0, 9999.0]  # at both ends
+    write_scores(scores, tmp_path / "s.csv")
+    with pytest.raises(InputError, match="line 22: score -9999 is far from all others"):
+        read_scores(tmp_path / "s.csv")
 
 
 def test_a_single_target_far_above_the_rest_is_no_fault(tmp_path):
