@@ -150,7 +150,7 @@ def test_other_speakers_and_other_trials_are_refused(folder, capsys):
 
 def test_a_faulty_score_file_is_named(folder, capsys):
     for change, named in [
-        (lambda text: text.replace("score", "value", 1), "score"),
+        (lambda text: text.replace("score", "score,score", 1), "score twice"),
         (lambda text: text + "x,y,2,0.5\n", "'2'"),
         (lambda text: text + "x,y,1,nan\n", "line 7142"),
         (lambda text: text + "s00u0,s00u1,1,0.123\n", "s00u0 s00u1"),

@@ -39,6 +39,7 @@ FRAME_S = 0.02
 MAX_CLIPPED_SHARE = 0.0003  # as they are: 0; clipped: 0.0005 or more
 MAX_BAND_DROP_DB = 59.0  # as they are: 55.5 or less; resampled: 63.3 or more
 MIN_LEVEL_DB = -50.0  # of the loud frames, 0 = full scale; as they are: -37 or more
+MEAN_S = 0.025  # of the moving average that is removed
 SPEECH_BAND_HZ, UPPER_BAND_HZ = (200, 3400), (4500, 7500)
 MAX_DURATION_S = 300.0
 MAX_CHANNELS = 16
@@ -121,6 +122,7 @@ def recording_from_samples(
         raise InputError(f"{name}: expected speech, found silence; check the microphone and record it again")
     samples = resample(mono, file_rate, sample_rate)
     remarks = remarks_on_sound(samples, sample_rate)
+    heard = without_low(samples, sample_rate) if STRONG_LOW in remarks else samples
     if not channel and hold_different_sounds(channels, file_rate):
         remarks.append(DIFFERENT_SOUNDS)
     if (clipped := clipped_share(channels)) > MAX_CLIPPED_SHARE:
@@ -134,7 +136,7 @@ def recording_from_samples(
         file_rate=file_rate,
         num_channels=channels.shape[1],
         duration_s=len(channels) / file_rate,
-        speech_s=speech_duration_s(samples, sample_rate, 10 ** (_loud_db(_levels_db(samples, sample_rate)) / 20)),
+        speech_s=speech_duration_s(heard, sample_rate, 10 ** (_loud_db(_levels_db(heard, sample_rate)) / 20)),
         remarks=tuple(remarks),
     )
 
@@ -212,6 +214,17 @@ def remarks_on_sound(samples: np.ndarray, sample_rate: int) -> list[str]:
     if is_low_strong(low_and_other_energy(samples, sample_rate)):
         remarks.append(STRONG_LOW)
     return remarks
+
+
+def without_low(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Return ``samples`` (samples,) minus their moving average: without an offset and most rumble.
+
+    These make the detector miss speech. The embedding is computed from the samples as they are.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(samples, dtype=np.float64)])
+    half, places = round(MEAN_S / 2 * sample_rate), np.arange(samples.size)
+    first, last = np.maximum(places - half, 0), np.minimum(places + half + 1, samples.size)
+    return (samples - (sums[last] - sums[first]) / (last - first)).astype(np.float32)
 
 
 def clipped_share(channels: np.ndarray) -> float:

@@ -38,6 +38,18 @@ def test_speech_is_found_at_any_level(level):
     assert speech_s(level * make_speech(110, 2.0, seed=0)) > 1.8
 
 
+def test_an_offset_or_rumble_hides_no_speech():
+    times_s, voice = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE, make_speech(110, 3.0, seed=0)
+    for low in (
+        0.3 + 0 * times_s,
+        0.3 * (times_s > 1.5),
+        0.3 * np.sin(np.pi * times_s),
+        0.2 * np.sin(10 * np.pi * times_s),
+    ):
+        assert speech_s(voice + low) > 2.5
+        assert speech_s(0.001 * np.random.default_rng(0).standard_normal(voice.size) + low) < 0.1
+
+
 def test_speech_is_found_at_another_rate_and_far_into_a_recording():
     assert speech_s(make_speech(110, 2.0, seed=0, sample_rate=8000), 8000) > 1.5
     pause = 1e-4 * np.random.default_rng(0).standard_normal(40 * SAMPLE_RATE)

@@ -7,7 +7,7 @@ import { test } from "node:test";
 globalThis.File ??= File; // Node 18
 const page = new URL("../../../voice_biometrics/serve/page/", import.meta.url);
 const { checkedName, disagreeing, llrOf, pointsFor, scoreOf, unit } = await import(`${page}decisions.js`);
-const { SPEECH_FRAME, bandDrop, holdDifferentSounds, isLowStrong, mixDown, rateOf, recordingOf, repeatTo, speechFrames } = await import(`${page}recording.js`);
+const { SPEECH_FRAME, bandDrop, holdDifferentSounds, isLowStrong, mixDown, rateOf, recordingOf, repeatTo, speechFrames, withoutLow } = await import(`${page}recording.js`);
 const { LocalBackend } = await import(`${page}backend-local.js`);
 const { MemoryStore, openStore } = await import(`${page}voice-store.js`);
 const { encodeWav } = await import(`${page}voice.js`);
@@ -130,6 +130,15 @@ test("an offset or rumble of 20 % of the voice is strong, of 1 % is not", () => 
   for (const hertz of [0, 25]) {
     const withLow = (height) => speech(1.3).map((sample, i) => sample + height * Math.cos((2 * Math.PI * hertz * i) / RATE));
     assert.deepEqual([0.003, 0.06].map((height) => isLowStrong(withLow(height), RATE)), [false, true], `${hertz} Hz`);
+  }
+});
+
+test("speech is measured without an offset and rumble", () => {
+  const voice = speech(1);
+  for (const low of [() => 0.3, (t) => 0.3 * Math.sin(2 * Math.PI * 5 * t)]) {
+    const cleaned = withoutLow(voice.map((sample, place) => sample + low(place / RATE)), RATE);
+    const rest = cleaned.slice(400, -400).map((sample, place) => Math.abs(sample - voice[place + 400]));
+    assert.ok(Math.max(...rest) < 0.06);
   }
 });
 

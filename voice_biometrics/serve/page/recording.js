@@ -15,6 +15,7 @@ const MAX_CHANNELS = 16;
 const [MIN_RATE_HZ, MAX_RATE_HZ] = [4_000, 384_000];
 const SILENCE = 2 ** -15; // the smallest step of 16-bit audio
 const [LOW_HZ, MAX_LOW_DB, SLOW_RATE_HZ] = [40, -17, 800]; // energy below the voice, found at a low rate
+const MEAN_S = 0.025;
 const [SOUND_FRAME_S, SOUND_RANGE_DB, SAME_SOUND] = [0.1, 40, 0.6]; // levels of two channels, and their correlation
 const [SPEECH_RATE_HZ, FRAME, CONTEXT, IS_SPEECH, LEVEL] = [16_000, 512, 64, 0.5, 0.1]; // as in speech_activity.py
 export const SPEECH_FRAME = CONTEXT + FRAME; // samples
@@ -54,7 +55,8 @@ export async function recordingOf({ channels, rate }, name, limits, detect) {
   if (!mono.every(Number.isFinite)) refuse("expected finite samples, found NaN or infinite ones; record it again");
   if (spread(mono) <= 2 * SILENCE) refuse("expected speech, found silence; check the microphone and record it again");
   const samples = resample(mono, rate, limits.sample_rate);
-  const speechS = await speechDuration(samples, limits.sample_rate, detect);
+  const heard = isLowStrong(samples, limits.sample_rate) ? withoutLow(samples, limits.sample_rate) : samples;
+  const speechS = await speechDuration(heard, limits.sample_rate, detect);
   if (speechS < limits.min_speech_s) {
     const why = speechS < limits.min_speech_s / 2 ? "no speech found" : "too little to tell speakers apart";
     refuse(`expected ${limits.min_speech_s} s of speech or more, found ${speechS.toFixed(2)} s: ${why}; record a sentence`);
@@ -107,6 +109,17 @@ export function isLowStrong(samples, rate) {
   const low = energies.reduce((sum, energy) => sum + energy, 0);
   const all = (samples.length ** 2 * power(samples) + energies[0]) / 2; // one side of the spectrum (Parseval)
   return low > (all - low) * 10 ** (MAX_LOW_DB / 10);
+}
+
+/** Return samples minus their moving average: without an offset and most rumble, which make the detector miss speech. */
+export function withoutLow(samples, rate) {
+  const sums = new Float64Array(samples.length + 1);
+  samples.forEach((sample, place) => (sums[place + 1] = sums[place] + sample));
+  const half = Math.round((MEAN_S / 2) * rate);
+  return samples.map((sample, place) => {
+    const [first, last] = [Math.max(place - half, 0), Math.min(place + half + 1, samples.length)];
+    return sample - (sums[last] - sums[first]) / (last - first);
+  });
 }
 
 /** Return the energy of a bin of the discrete Fourier transform. Source: Goertzel 1958. */
