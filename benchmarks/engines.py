@@ -55,7 +55,7 @@ window.parts.embed(Float32Array.from(samples)).then((embedding) => done([...embe
 def main() -> None:
     """Print the table."""
     options = parse_options()
-    table = read_utterances(Path(options.manifest), data_roots(options.corpus, options.data_folder))
+    table = read_utterances(Path(options.manifest), data_roots(options.corpus, options.data_folder))[:: options.every]
     recognizers = {name: Recognizer(options.model, use=options.use, precision=name) for name in ("fp32", "int8")}
     rate = recognizers["fp32"].model.sample_rate
     shortest = round(recognizers["fp32"].model.min_duration_s * rate)  # samples
@@ -84,6 +84,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("model", type=Path)
     for name in ("manifest", "corpus", "data_folder"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--every", type=int, default=1, help="take one of so many utterances: Chromium is slow")
     parser.add_argument("--use", default="smart_speaker")
     parser.add_argument("--onnxruntime_web")
     return parser.parse_args()
