@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from voice_biometrics.common.audio import read_audio
-from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
+from voice_biometrics.common.errors import InputError, OptionParser, tell_input_errors
 from voice_biometrics.common.manifest import data_roots
 from voice_biometrics.scoring.embedding_parts import Embed, shard_named, write_parts
 
@@ -42,18 +42,12 @@ def main(arguments: list[str]) -> None:
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        usage="python embed.py MODEL --manifest FILE [options]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.register("action", None, GivenOnce)
-    parser.add_argument("model", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--manifest", type=Path, required=True, help=argparse.SUPPRESS)
+    parser = OptionParser(__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--manifest", type=Path, required=True)
     for name, default in (("corpus", ""), ("data_folder", ""), ("shard", "1/1"), ("precision", "fp32")):
-        parser.add_argument(f"--{name}", default=default, help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", default=default)
+    parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     options.output = options.output or Path("embeddings", options.manifest.stem)
     return options

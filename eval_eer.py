@@ -35,7 +35,7 @@ from typing import NoReturn
 
 import pandas as pd
 
-from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
+from voice_biometrics.common.errors import InputError, OptionParser, tell_input_errors
 from voice_biometrics.common.manifest import read_manifest
 from voice_biometrics.evaluation.comparison import speakers_of_targets
 from voice_biometrics.evaluation.evaluate import Evaluation, evaluate
@@ -57,9 +57,6 @@ FOR_SCORES = {
 @tell_input_errors
 def main(arguments: list[str]) -> None:
     """Evaluate a score file or a trained run, and write the report."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__.strip())
-        sys.exit(0)
     options, rest = parse_options(arguments)
     options.command = f"python eval_eer.py {shlex.join(arguments)}"
     if options.embeddings:
@@ -76,9 +73,7 @@ def main(arguments: list[str]) -> None:
 
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the options of this script out of ``arguments``; the rest are those of train.py."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = refuse
-    parser.register("action", None, GivenOnce)
+    parser = OptionParser(__doc__)
     for name in (
         "--test_manifest", "--test_trials", "--enrolment", "--scores", "--trials", "--held_out_scores", "--embeddings",
     ):  # fmt: skip

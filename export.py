@@ -22,12 +22,11 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
-from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
+from voice_biometrics.common.errors import InputError, OptionParser, tell_input_errors
 from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export.package import write_model_folder
 from voice_biometrics.inference.model_folder import ENGINE_NAME, NAME, ModelFolder
@@ -49,22 +48,15 @@ def main(arguments: list[str]) -> None:
 
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the options of this script out of ``arguments``; the rest are those of train.py."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = refuse
-    parser.register("action", None, GivenOnce)
+    parser = OptionParser(__doc__)
     parser.add_argument("--calibration_from", type=Path, nargs="+", default=[])
     parser.add_argument("--model_folder", type=Path)
     parser.add_argument("--version", default="1.0")
     parser.add_argument("--whiten", type=float, default=0.0)
     options, rest = parser.parse_known_args(arguments)
     if not NAME.fullmatch(options.version):
-        refuse(f"--version {options.version!r}: expected letters, digits, dots, + and -")
+        raise InputError(f"--version {options.version!r}: expected letters, digits, dots, + and -")
     return options, rest
-
-
-def refuse(message: str) -> NoReturn:
-    """Raise InputError for an invalid option."""
-    raise InputError(f"{message}; see python export.py --help")
 
 
 def say(model: ModelFolder) -> None:

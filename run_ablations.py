@@ -35,7 +35,7 @@ from voice_biometrics.ablation.fingerprint import digest
 from voice_biometrics.ablation.plan import ManifestsOf, PlannedRun, Request, find_variants, plan_runs, split_overrides
 from voice_biometrics.ablation.results import write_results
 from voice_biometrics.ablation.runner import LOG, TRIALS, Failure, carry_out
-from voice_biometrics.common.errors import GivenOnce, InputError, tell_input_errors
+from voice_biometrics.common.errors import InputError, OptionParser, tell_input_errors
 from voice_biometrics.experiment.run_folder import only_run_in
 
 
@@ -65,8 +65,7 @@ def read_request(arguments: list[str]) -> tuple[argparse.Namespace, Request]:
         print(__doc__.strip())
         sys.exit(0)
     num_names = next((i for i, text in enumerate(arguments) if text.startswith("--")), len(arguments))
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage=__doc__)
-    parser.register("action", None, GivenOnce)
+    parser = OptionParser(__doc__)
     parser.add_argument("--seeds", nargs="*", default=[])
     parser.add_argument("--base", default="ecapa_small")
     parser.add_argument("--output_folder", type=Path, default=Path("results/ablations"))

@@ -12,7 +12,6 @@ order. The manifests in OUTPUT say where each file begins, so that it is read wi
 kept when the command is repeated.
 """
 
-import argparse
 import io
 import json
 import logging
@@ -28,7 +27,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from data_prep.settings import Settings
-from voice_biometrics.common.errors import InputError, tell_input_errors
+from voice_biometrics.common.errors import InputError, OptionParser, tell_input_errors
 from voice_biometrics.common.files import written_whole
 from voice_biometrics.common.manifest import data_roots, read_manifest, read_record, with_folders, write_manifest
 
@@ -41,17 +40,12 @@ RECORD = "prepared.json"  # of the preparation; written last, so that a folder w
 @tell_input_errors
 def main(arguments: list[str]) -> None:
     """Pack a corpus."""
-    parser = argparse.ArgumentParser(
-        usage="python -m data_prep shards MANIFESTS OUTPUT --data_folder PATH [--corpus NAMES] [--mib 512]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OptionParser(__doc__)
     for name in ("manifests", "output"):
-        parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
-    for name, default in (("data_folder", None), ("corpus", "corpus"), ("mib", 512.0)):
-        kind = type(default or "")
-        parser.add_argument(f"--{name}", default=default, type=kind, required=default is None, help=argparse.SUPPRESS)
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--data_folder", required=True)
+    parser.add_argument("--corpus", default="corpus")
+    parser.add_argument("--mib", type=float, default=512.0)
     options = parser.parse_args(arguments)
     roots = data_roots(options.corpus, options.data_folder)
     num_files, num_shards = write_shards(options.manifests, roots, options.output, round(options.mib * 2**20))

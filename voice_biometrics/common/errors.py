@@ -1,4 +1,4 @@
-"""User errors, reported in one line without a traceback."""
+"""User errors, reported in one line without a traceback; the options of programs."""
 
 import argparse
 import contextlib
@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 # PyTorch puts the traceback of a loading process before the message of an error that it raises again.
 RAISED_ELSEWHERE = "\nvoice_biometrics.common.errors.InputError: "
@@ -38,6 +39,21 @@ class GivenOnce(argparse.Action):
             parser.error(f"{option_string}: given twice; leave one out")
         given.add(self.dest)
         setattr(namespace, self.dest, values)
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Options of a program: ``--help`` prints ``text``, its docstring, and a fault is an InputError."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(allow_abbrev=False)
+        self.register("action", None, GivenOnce)
+        self.text = text
+
+    def format_help(self) -> str:
+        return f"{self.text.strip()}\n"
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help")
 
 
 @contextlib.contextmanager
