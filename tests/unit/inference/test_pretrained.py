@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load_file
 
 from tests.conftest import make_voice
-from voice_biometrics.experiment.hparams import read_command_line
 from voice_biometrics.inference.embedder import Embedder
 from voice_biometrics.inference.model_folder import read_model_folder
 from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING, embed
@@ -18,7 +18,7 @@ MEGABYTE = 1e6
 
 @pytest.fixture(scope="module")
 def modules() -> torch.nn.ModuleDict:
-    hparams = read_command_line(["hparams/ecapa_small_best.yaml"], "").build()
+    hparams = load_hyperpyyaml((FOLDER / "speechbrain" / "hyperparams.yaml").read_text())
     hparams["embedding_model"].load_state_dict(load_file(FOLDER / "weights.safetensors"))
     return torch.nn.ModuleDict({name: hparams[name] for name in FRONT_TO_EMBEDDING}).eval()
 
