@@ -32,7 +32,7 @@ def whiten(run: TrainedRun, share: float) -> None:
     utterances = utterances.sample(min(len(utterances), MAX_UTTERANCES), random_state=0).reset_index(drop=True)
     speakers = dict(zip(utterances["ID"], utterances["spk_id"], strict=True))
     augmentation = load_hyperpyyaml(as_yaml({"augmentation": run.hparams["augmentation"]}))["augmentation"]
-    augmentation.prepare(utterances.to_dict("records"))
+    augmentation.prepare(utterances)
     embeddings = [
         run.embed(utterances),
         run.embed(utterances, lambda samples, _, utt_id: augmentation(samples, 0, utt_id, speakers[utt_id])),

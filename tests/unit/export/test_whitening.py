@@ -13,7 +13,7 @@ from voice_biometrics.export.whitening import whiten, whitening, within_speakers
 @pytest.fixture
 def run(tmp_path) -> TrainedRun:
     corpus = write_speakers(tmp_path / "corpus", num_speakers=5, num_utterances=3, duration_s=0.6)
-    return TrainedRun(write_run_folder(tmp_path / "run", corpus, num_held_out=2))
+    return TrainedRun(write_run_folder(tmp_path / "run", corpus, "--augment_noise", "1", num_held_out=2))
 
 
 def test_each_speaker_counts_the_same():
