@@ -20,7 +20,8 @@ from voice_biometrics.scoring.scored_trials import trial_keys, without_repeated
 HEADER = "enrol_id,test_id,target,score\n"
 IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0"), min_size=1, max_size=8)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
-ANY_SCORES = st.dictionaries(st.tuples(IDS, IDS), st.tuples(st.integers(0, 1), FINITE), min_size=2, max_size=12).filter(
+PAIRS = st.tuples(IDS, IDS).filter(lambda pair: pair[0] != pair[1])  # self trials are refused
+ANY_SCORES = st.dictionaries(PAIRS, st.tuples(st.integers(0, 1), FINITE), min_size=2, max_size=12).filter(
     lambda trials: len({target for target, _ in trials.values()}) == 2
 )
 
