@@ -18,6 +18,7 @@ from voice_biometrics.common.files import written_whole
 from voice_biometrics.common.manifest import cut_digest
 
 ADVICE = "give --teacher to embed the training part"
+MOST_OTHERS = 2**16  # targets that a crop is compared with: 32 MB of cosines in a batch of 128
 
 
 @dataclass
@@ -123,10 +124,10 @@ class TeacherLoss(nn.Module):
     """Cosine distance to the teacher, and recognition of the right teacher embedding among those of all utterances.
 
     The contrastive term is a cross entropy over cosines times ``scale``: each crop must be nearer to the teacher's
-    embedding of its own utterance than to those of all other speakers' training utterances. Other utterances of the
-    same speaker are left out. Where ``student_dims`` and ``teacher_dims`` differ, a linear map that is trained with the
-    student, and not needed after training, turns one into the other; it must be among the trained modules. Raises
-    InputError if a weight is negative, or the scale is not above 0.
+    embedding of the utterance it was cut from than to those of other speakers' training utterances: of all, or of
+    MOST_OTHERS drawn for each batch if there are more. Where ``student_dims`` and ``teacher_dims`` differ, a linear map
+    that is trained with the student, and not needed after training, turns one into the other; it must be among the
+    trained modules. Raises InputError if a weight is negative, or the scale is not above 0.
 
     Source: the cross entropy is InfoNCE, van den Oord et al., 2018, arXiv 1807.03748, equation 4, with the teacher's
     embeddings as keys.
@@ -174,12 +175,19 @@ class TeacherLoss(nn.Module):
         self.targets, self.speakers = self.targets.to(embeddings.device), self.speakers.to(embeddings.device)
         places = self.find_places(crop_ids).to(embeddings.device)
         students = normalize(self.map(embeddings.squeeze(1).float()), dim=1)
-        cosines = students @ self.targets.T  # (crops, targets)
-        own = cosines.gather(1, places[:, None])
+        own = (students * self.targets[places]).sum(dim=1)  # cosines (crops,)
         loss = self.cosine_weight * (1 - own.mean())
         if self.contrastive_weight:
-            same_speaker = self.speakers[places, None] == self.speakers
-            same_speaker.scatter_(1, places[:, None], False)
-            logits = (self.scale * cosines).masked_fill(same_speaker, -torch.inf)
-            loss = loss + self.contrastive_weight * cross_entropy(logits, places)
+            others = self._others(places)
+            same_speaker = self.speakers[places, None] == self.speakers[others]
+            cosines = (students @ self.targets[others].T).masked_fill(same_speaker, -torch.inf)  # (crops, others)
+            logits = self.scale * torch.cat([own[:, None], cosines], dim=1)
+            loss = loss + self.contrastive_weight * cross_entropy(logits, torch.zeros_like(places))
         return loss
+
+    def _others(self, places: Tensor) -> slice | Tensor:
+        """Return the targets to compare with; a draw depends on the batch only, so a resumed run repeats it."""
+        if len(self.targets) <= MOST_OTHERS:
+            return slice(None)
+        generator = torch.Generator().manual_seed(int(places.sum()))
+        return torch.randint(len(self.targets), (MOST_OTHERS,), generator=generator).to(places.device)

@@ -99,6 +99,13 @@ class TestLoss:
         assert loss_of(students, targets, [7] * 4, [0, 1], **only_contrastive).item() == pytest.approx(0, abs=1e-6)
         assert loss_of(students, targets, [7, 7, 7, 8], [0, 1], **only_contrastive).item() > 0.01
 
+    def test_of_very_many_targets_a_part_is_drawn_the_same_for_the_same_batch(self, monkeypatch):
+        students, targets = torch.randn(2, 4), torch.nn.functional.normalize(torch.randn(50, 4), dim=1)
+        whole = loss_of(students, targets, list(range(50)), [0, 7])
+        monkeypatch.setattr("voice_biometrics.training.teacher.MOST_OTHERS", 20)
+        part, again = (loss_of(students, targets, list(range(50)), [0, 7]) for _ in range(2))
+        assert part == again != whole
+
     def test_the_length_of_the_students_embedding_does_not_matter(self):
         students, targets = torch.randn(3, 4), torch.eye(4)
         torch.testing.assert_close(*(loss_of(k * students, targets, [0, 1, 2, 3], [0, 1, 2]) for k in (1, 9)))
