@@ -186,4 +186,4 @@ def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[
 if __name__ == "__main__":
     gc.freeze()  # what was imported is kept to the end: collections that search it take a fifth of the time
     main(sys.argv[1:])
-    gc.freeze()
+    gc.freeze()  # nor at the exit

@@ -63,8 +63,13 @@ def repaired_wav(content: bytes) -> bytes | None:
             place += 1
     if not (chunks.get(b"fmt ") and chunks.get(b"data")):
         return None
-    body = b"".join(name + len(chunks[name]).to_bytes(4, "little") + chunks[name] for name in (b"fmt ", b"data"))
-    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WAVE" + body
+    body = b"".join(name + _size(chunks[name]) + chunks[name] for name in (b"fmt ", b"data"))
+    return b"RIFF" + _size(body, 4) + b"WAVE" + body
+
+
+def _size(content: bytes, more: int = 0) -> bytes:
+    """Return the size of a chunk; the largest possible one, which is read to the end, for 4 GiB and more."""
+    return min(len(content) + more, 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def mp3_without_guess(file: BinaryIO) -> bytes | None:

@@ -109,8 +109,9 @@ def write_model_folder(
         run.held_out()
     if destination.exists() and not (destination / SUMS_NAME).is_file():
         raise InputError(f"{destination}: exists and is not a model folder; choose another --model_folder")
-    for each in (run, *others) if whitened else ():
-        whiten(each, whitened)
+    if whitened:
+        for each in (run, *others):
+            whiten(each, whitened)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as scratch:
         folder = Path(scratch) / "model"

@@ -69,7 +69,7 @@ def read_scores(path: Path, trials_file: Path | None = None) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: score file not found")
     try:
-        table, name_row = _read_table(path, trials_file)
+        table, name_row, is_joined = _read_table(path, trials_file)
         ids = [_encoded(table[column]) for column in ID_COLUMNS]
         target = _encoded(table["target"], as_text=False)
         score = table["score"].cast(pa.float64()).to_numpy()
@@ -93,7 +93,7 @@ def read_scores(path: Path, trials_file: Path | None = None) -> pd.DataFrame:
     enrol_id, test_id = (pd.Categorical.from_codes(side, categories=categories) for side in sides)
     _check_two_sides(path, name_row, names, sides)
     scores = pd.DataFrame({"enrol_id": enrol_id, "test_id": test_id, "target": target, "score": score}, copy=False)
-    if trials_file is not None:
+    if trials_file is not None and not is_joined:
         join_labels(scores.astype({column: object for column in ID_COLUMNS}), path, trials_file, name_row)
     return without_repeated(scores, str(path), name_row)
 
@@ -102,25 +102,27 @@ def _is_parquet(path: Path) -> bool:
     return path.suffix == ".parquet"
 
 
-def _read_table(path: Path, trials_file: Path | None) -> tuple[pa.Table, Callable[[int], str]]:
-    """Return the columns ``COLUMNS``, checked for malformed rows only, and a function that names a row."""
+def _read_table(path: Path, trials_file: Path | None) -> tuple[pa.Table, Callable[[int], str], bool]:
+    """Return the columns ``COLUMNS``, checked for malformed rows only, a function that names a row, and whether the
+    labels are those of ``trials_file``."""
     if _is_parquet(path):
         _check_columns(path, pyarrow.parquet.read_schema(path).names)
         table = pyarrow.parquet.read_table(path, columns=COLUMNS, read_dictionary=ID_COLUMNS)
-        return table, lambda row: f"row {row + 1}"
+        return table, lambda row: f"row {row + 1}", False
     with _open_text(path) as lines:  # pyarrow's streaming reader left a thread that aborted the process at its exit
         found = next(csv.reader(lines), [])
     if set(COLUMNS) <= {name.strip() for name in found}:
-        return _read_csv(path, found), lambda row: _name_line(path, row)
+        return _read_csv(path, found), lambda row: _name_line(path, row), False
     listed = read_score_list(path)
-    if "target" not in listed:
-        if trials_file is None:
-            first = " ".join(listed.iloc[0])
-            raise InputError(f"{path}: expected a label beside {first!r}; give the list that has it as --trials")
+    if trials_file is not None:
         listed = join_labels(listed, path, trials_file)
+    elif "target" not in listed:
+        first = " ".join(listed.iloc[0])
+        raise InputError(f"{path}: expected a label beside {first!r}; give the list that has it as --trials")
     score = pa.array(pd.to_numeric(listed["score"], errors="coerce").to_numpy())
     columns = {name: pa.array(listed[name].to_numpy(object), pa.string()) for name in TRIAL_COLUMNS}
-    return pa.table(columns | {"score": pa.chunked_array([score])}), lambda row: f"line {listed.index[row]}"
+    table = pa.table(columns | {"score": pa.chunked_array([score])})
+    return table, lambda row: f"line {listed.index[row]}", trials_file is not None
 
 
 def _read_csv(path: Path, found: list[str]) -> pa.Table:
