@@ -43,6 +43,7 @@ LARGE_BODY, MAX_LARGE_BODIES = 2**20, 4  # bytes; such bodies in memory at once,
 MAX_CONNECTIONS = 48
 REQUEST_S = 20.0  # for a client to send a request, and then to read the answer
 ANSWER_S = 30.0  # for a worker to be free and answer
+LINGER_S = 2.0  # for a client to end, after an answer
 POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -172,6 +173,15 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
         self.rfile.close()
         self.rfile = io.BufferedReader(DeadlineReader(self.connection, REQUEST_S))
+
+    def finish(self) -> None:
+        """Read what was not needed of a request: closing the connection before would reset it, and lose the answer."""
+        super().finish()
+        rest, discarded = DeadlineReader(self.connection, LINGER_S), bytearray(2**16)
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while rest.readinto(memoryview(discarded)):
+                pass
 
     def do_GET(self) -> None:
         """Answer with a file of the page, or by the API."""

@@ -314,6 +314,23 @@ def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_not(client):
     assert client.ask("POST", "/api/identify", body, headers)[0] == 413
 
 
+def test_a_client_that_sends_a_whole_body_gets_the_refusal_of_its_headers(client):
+    head = f"POST /api/verify HTTP/1.1\r\nHost: evil.example\r\nContent-Length: {MAX_BODY // 2}\r\n\r\n"
+    for _ in range(5):
+        assert client.send(head.encode() + bytes(MAX_BODY // 2)).startswith(b"HTTP/1.0 403")
+
+
+def test_a_client_that_never_ends_is_not_waited_for(client, monkeypatch):
+    monkeypatch.setattr(server_module, "LINGER_S", 0.2)
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as kept:
+        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"".join(iter(lambda: kept.recv(65536), b"")).startswith(b"HTTP/1.0 200")
+        with pytest.raises(OSError):
+            for _ in range(100):
+                kept.sendall(b"X")
+                time.sleep(0.05)
+
+
 @pytest.fixture
 def started(model, tmp_path):
     """Run ``verify.py serve``; returns the process and its first line."""
