@@ -18,7 +18,7 @@ from data_prep.corpus import MAX_SKIPPED, Corpus, Utterance
 from data_prep.file_checks import Remarks, report_copies
 from data_prep.settings import Settings
 from data_prep.shards import shards_folder, take_manifests
-from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers
+from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers, keep_utterances
 from voice_biometrics.common.audio_files import BLOCK, Header, read_headers, shortened
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import write_json, written_whole
@@ -124,6 +124,7 @@ def _prepare_corpus(label: str, corpus: Corpus, root: str, settings: Settings) -
     if valid_amount and parts.valid.empty and len(parts.train):
         logger.warning("%s: no speaker has two utterances, so none is held out", label)
     parts.train = keep_speakers(parts.train, settings.train_speakers, settings.split_seed)
+    parts.train = keep_utterances(parts.train, settings.train_utterances, settings.split_seed)
     return parts, pd.concat([skipped, pd.DataFrame(corpus.left_out, columns=skipped.columns)])
 
 

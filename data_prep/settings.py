@@ -23,6 +23,7 @@ class Settings:
     max_trials: int = 500_000
     valid_corpus: str = ""
     train_speakers: float = 1.0
+    train_utterances: int = 0
     split_seed: int = 1986
     check_audio: bool = False
     channel: int = 0
@@ -32,7 +33,7 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, str) and not math.isfinite(value):
                 raise InputError(f"{name} {value}: expected a fraction or a number of speakers")
-        for name in ("split_seed", "channel"):
+        for name in ("train_utterances", "split_seed", "channel"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} {getattr(self, name)}: expected 0 or more")
 

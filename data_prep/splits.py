@@ -70,6 +70,12 @@ def keep_speakers(train: pd.DataFrame, amount: float, seed: int) -> pd.DataFrame
     return train[train["spk_id"].isin(kept)]
 
 
+def keep_utterances(train: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Return at most ``count`` random rows of each speaker, all if it is 0; with the same ``seed`` they are nested."""
+    drawn = train.sample(frac=1, random_state=np.random.default_rng([seed, 3]))
+    return train[drawn.groupby("spk_id").cumcount().sort_index() < count] if count else train
+
+
 def join_parts(parts_of: dict[str, Parts]) -> Parts:
     """Join prepared corpora; with two or more, IDs and speakers are prefixed with the corpus label."""
     if len(parts_of) == 1:

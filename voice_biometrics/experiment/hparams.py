@@ -39,7 +39,7 @@ YAML_TAG = re.compile(r"!(ref|new|name|module|apply|applyref|copy|include|tuple|
 KEYS = {
     **dict.fromkeys(
         ("corpus", "trial_list", "valid_speakers", "test_speakers", "max_trials", "valid_corpus", "train_speakers",
-         "split_seed", "check_audio", "channel", "crop_every_s"), "data"),
+         "train_utterances", "split_seed", "check_audio", "channel", "crop_every_s"), "data"),
     **dict.fromkeys(
         ("seed", "__set_seed", "sentence_len", "batch_size", "utterances_per_speaker", "speeds", "augment_room",
          "augment_noise", "augment_channel", "augment_telephone", "noise_folder", "rir_folder", "augmentation",

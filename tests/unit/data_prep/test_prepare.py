@@ -188,6 +188,19 @@ def test_fewer_training_speakers_are_among_more_and_the_held_out_ones_stay(tmp_p
     assert speakers_of(tmp_path / "other" / "train.csv") != kept[0.5]
 
 
+def test_fewer_training_utterances_of_each_speaker_are_among_more_and_the_held_out_ones_stay(tmp_path):
+    write_speakers(tmp_path / "s", num_speakers=10, num_utterances=4, duration_s=0.1)
+    kept = {}
+    for count in (0, 3, 1):
+        prepare(settings(tmp_path / "s", train_utterances=count), tmp_path / str(count))
+        kept[count] = read_manifest(tmp_path / str(count) / "train.csv")
+        assert (tmp_path / str(count) / "valid.csv").read_bytes() == (tmp_path / "0" / "valid.csv").read_bytes()
+    assert [len(kept[count]) for count in (0, 3, 1)] == [32, 24, 8]
+    assert kept[1]["spk_id"].is_unique
+    assert set(kept[0]["ID"]) > set(kept[3]["ID"]) > set(kept[1]["ID"])
+    assert kept[1]["ID"].str[-1].nunique() > 1  # not the first of each
+
+
 def test_an_impossible_number_of_training_speakers_is_refused(speakers, tmp_path):
     for amount in (0, 2.5, 5):
         with pytest.raises(InputError, match=f"train_speakers {amount:g}"):
