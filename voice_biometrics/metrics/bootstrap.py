@@ -44,7 +44,9 @@ from voice_biometrics.metrics.llr import bayes_threshold, cllr_of_each
 NUM_REPLICATES, SEED = 1000, 0  # the same for all lists, so that lists of the same speakers compare
 JACKKNIFE_GROUPS = 200  # maximum number of groups of speakers that are left out in turn
 BAND_POINTS = 15  # of a band of intervals along a curve
-REPLICATES_AT_A_TIME = 256  # bounds the memory: a sum per speaker and replicate
+DRAWS_AT_A_TIME = 64  # bounds the memory: a product for each pair of speakers and draw
+EER_RANGES = 32  # of scores, of which only those where a replicate's EER is are looked at more closely
+SUMS_AT_A_TIME = 2**17  # 1 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +185,9 @@ class SpeakerBootstrap:
         if self.num_speakers < 2:
             raise InputError(f"{names.size} speaker: an interval over speakers needs two or more")
         self._num_replicates = num_replicates
-        self._multiplicity = draw_speakers(self.num_speakers, num_replicates, seed).T.astype(float)  # (speakers, draws)
-        self._num_target, self._num_nontarget = self._totals(np.ones(self.is_target.size))  # (draws,)
+        drawn = draw_speakers(self.num_speakers, num_replicates, seed).T  # (speakers, draws)
+        self._multiplicity = drawn.astype(np.min_scalar_type(drawn.max() ** 2))  # small: memory sets the speed
+        self._num_target, self._num_nontarget = self._totals(np.ones(self.is_target.size))[0]  # (draws,)
         self._usable = np.flatnonzero((self._num_target > 0) & (self._num_nontarget > 0))
 
     def intervals(self, scores: np.ndarray, measures: Mapping[Hashable, "Measure"]) -> dict[Hashable, Interval]:
@@ -218,12 +221,15 @@ class SpeakerBootstrap:
         """
         scores, _ = checked_trials(scores, self.is_target)
         values = {name: np.full(self._num_target.size, np.nan) for name in measures}
-        from_points = {name: measure for name, measure in measures.items() if not isinstance(measure, MeanCost)}
-        for name in measures.keys() - from_points.keys():
+        ordered = {name: measure for name, measure in measures.items() if not isinstance(measure, MeanCost)}
+        for name in measures.keys() - ordered.keys():
             values[name][self._usable] = self._mean_cost(measures[name], scores)[self._usable]
-        trials = _SortedTrials(scores, self) if from_points else None
-        for start in range(0, self._usable.size if from_points else 0, REPLICATES_AT_A_TIME):
-            draws = self._usable[start : start + REPLICATES_AT_A_TIME]
+        trials = _SortedTrials(scores, self) if ordered else None
+        from_points = {name: measure for name, measure in ordered.items() if not isinstance(measure, Eer)}
+        for name in ordered.keys() - from_points.keys():
+            values[name][self._usable] = self._equal_error_rates(trials, scores)
+        for start in range(0, self._usable.size if from_points else 0, DRAWS_AT_A_TIME):
+            draws = self._usable[start : start + DRAWS_AT_A_TIME]
             for draw, multiplicity in zip(draws, np.ascontiguousarray(self._multiplicity[:, draws].T), strict=True):
                 rates = trials.resample(multiplicity)
                 for name, measure in from_points.items():
@@ -232,32 +238,56 @@ class SpeakerBootstrap:
 
     def _mean_cost(self, measure: "MeanCost", scores: np.ndarray) -> np.ndarray:
         """Return a weighted mean cost under each draw, (draws,): exact for whole costs, since weights are whole."""
-        target_total, nontarget_total = self._totals(measure.trial_costs(scores, self.is_target))
+        target_total, nontarget_total = self._totals(measure.trial_costs(scores, self.is_target))[0]
         with np.errstate(invalid="ignore"):  # 0 / 0 in draws without one kind of trials
             means = target_total / self._num_target, nontarget_total / self._num_nontarget
             return sum(weight * mean for weight, mean in zip(measure.weights, means, strict=True) if weight)
 
-    def _totals(self, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weighted sums of the target and of the non-target trials' costs under each draw, (draws,) each."""
-        speaker = self.enrol_speaker[self.is_target]
-        target_total = np.bincount(speaker, costs[self.is_target], self.num_speakers) @ self._multiplicity
-        first, cost_of_pairs = self._cost_of_pairs(costs)
-        nontarget_total = np.empty(target_total.size)
-        for start in range(0, nontarget_total.size, REPLICATES_AT_A_TIME):
-            some = slice(start, start + REPLICATES_AT_A_TIME)
-            draws = self._multiplicity[:, some]
-            nontarget_total[some] = np.einsum("sd,sd->d", draws[first], cost_of_pairs @ draws)
-        return target_total, nontarget_total
+    def _equal_error_rates(self, trials: "_SortedTrials", scores: np.ndarray) -> np.ndarray:
+        """Return the EER under each usable draw, (usable draws,).
 
-    def _cost_of_pairs(self, costs: np.ndarray) -> tuple[np.ndarray, csr_array]:
-        """Sum the non-target trials' costs over each pair of speakers that has any.
+        FRR only grows with the threshold and FAR only falls, so their values between a few ranges of scores tell in
+        which range a draw's EER is: the trials of the other ranges need no order.
+        """
+        points = np.unique(np.linspace(0, trials.thresholds.size - 1, 1 + EER_RANGES).astype(int))
+        range_of = np.searchsorted(trials.thresholds[points[1:-1]], scores, "right")
+        totals = self._totals(np.ones(scores.size), range_of, points.size - 1)[..., self._usable]
+        below = np.cumsum([np.zeros_like(totals[0]), *totals], axis=0)  # (points, 2, usable draws)
+        frr, far = below[:, 0] / below[-1, 0], (below[-1, 1] - below[:, 1]) / below[-1, 1]
+        first = np.argmax(frr >= far, axis=0)
+        start, stop = first.min() - 1, first.max()
+        between = points[start], points[stop]
+        return trials.equal_error_rates(between, below[start], below[-1], self._multiplicity[:, self._usable])
 
-        Returns the first speakers (firsts,), and a sparse matrix (firsts, speakers) of the sums.
+    def _totals(self, costs: np.ndarray, part: np.ndarray | None = None, num_parts: int = 1) -> np.ndarray:
+        """Return the weighted sums of the trials' costs under each draw, (parts, 2, draws): targets and non-targets.
+
+        ``part`` (trials,) int: the part of each trial, if the list has several.
+        """
+        part = np.zeros(costs.size, int) if part is None else part
+        target_costs = costs[self.is_target], (part[self.is_target], self.enrol_speaker[self.is_target])
+        targets = coo_array(target_costs, shape=(num_parts, self.num_speakers)).tocsr()
+        first, second, nontargets = self._cost_of_pairs(costs, part, num_parts)
+        totals = np.empty((num_parts, 2, self._multiplicity.shape[1]))
+        for start in range(0, totals.shape[2], DRAWS_AT_A_TIME):
+            draws = np.ascontiguousarray(self._multiplicity[:, start : start + DRAWS_AT_A_TIME])
+            some = totals[..., start : start + DRAWS_AT_A_TIME]
+            some[:, 0] = targets @ draws
+            some[:, 1] = nontargets @ (draws[first] * draws[second])
+        return totals
+
+    def _cost_of_pairs(
+        self, costs: np.ndarray, part: np.ndarray, num_parts: int
+    ) -> tuple[np.ndarray, np.ndarray, csr_array]:
+        """Sum the non-target trials' costs over each pair of speakers that has any, in each part of the list.
+
+        Returns the pairs, numbers of the first and the second speaker, (pairs,), and a sparse matrix (parts, pairs).
         """
         chosen = ~self.is_target & (costs != 0.0)
-        first, second = np.sort([self.enrol_speaker[chosen], self.test_speaker[chosen]], axis=0)
-        firsts, row = np.unique(first, return_inverse=True)
-        return firsts, coo_array((costs[chosen], (row, second)), shape=(firsts.size, self.num_speakers)).tocsr()
+        low, high = np.sort([self.enrol_speaker[chosen], self.test_speaker[chosen]], axis=0)
+        pairs, pair = np.unique(low * self.num_speakers + high, return_inverse=True)
+        sums = coo_array((costs[chosen], (part[chosen], pair)), shape=(num_parts, pairs.size)).tocsr()
+        return *np.divmod(pairs, self.num_speakers), sums
 
     def _interval(self, spread: Spread, measure: "Measure | None" = None) -> Interval:
         lower, upper = spread.ends()
@@ -273,7 +303,8 @@ class SpeakerBootstrap:
     def _rules_of_three(self) -> tuple[float, float]:
         """Return the FRR and FAR that zero errors still allow, from the numbers of speakers and of pairs."""
         num_speakers = np.unique(self.enrol_speaker[self.is_target]).size
-        num_pairs = self._cost_of_pairs(np.ones(self.is_target.size))[1].nnz
+        ones = np.ones(self.is_target.size)
+        num_pairs = self._cost_of_pairs(ones, np.zeros(ones.size, int), 1)[0].size
         return min(1.0, 3.0 / num_speakers), min(1.0, 3.0 / num_pairs)
 
 
@@ -299,7 +330,7 @@ class _SortedTrials:
         rates = error_rates(scores, bootstrap.is_target)
         rejects_target = np.diff(rates.frr) > 0  # between points without a target no figure changes but the FAR
         needed = np.append(True, rejects_target) | np.append(rejects_target, True)
-        self._thresholds = rates.thresholds[needed]
+        self.thresholds = rates.thresholds[needed]
         target, self._targets_below = self._sorted(scores, bootstrap.is_target)
         nontarget, self._nontargets_below = self._sorted(scores, ~bootstrap.is_target)
         self._speaker = bootstrap.enrol_speaker[target]
@@ -309,7 +340,7 @@ class _SortedTrials:
         """Return the chosen trials in the order of their scores, and how many are below each threshold."""
         chosen = np.flatnonzero(chosen)
         chosen = chosen[np.argsort(scores[chosen])]
-        return chosen, np.searchsorted(scores[chosen], self._thresholds)
+        return chosen, np.searchsorted(scores[chosen], self.thresholds)
 
     def resample(self, multiplicity: np.ndarray) -> ErrorRates:
         """Return the operating points of one draw: ``multiplicity`` (speakers,), with both kinds of trials."""
@@ -317,12 +348,43 @@ class _SortedTrials:
         target = np.append(0.0, np.cumsum(multiplicity[self._speaker]))
         nontarget = np.append(0.0, np.cumsum(multiplicity[first] * multiplicity[second]))
         return ErrorRates(
-            self._thresholds,
+            self.thresholds,
             far=(nontarget[-1] - nontarget[self._nontargets_below]) / nontarget[-1],
             frr=target[self._targets_below] / target[-1],
             num_target=int(target[-1]),
             num_nontarget=int(nontarget[-1]),
         )
+
+    def equal_error_rates(
+        self, points: tuple[int, int], below: np.ndarray, total: np.ndarray, multiplicity: np.ndarray
+    ) -> np.ndarray:
+        """Return the EER of many draws (draws,), all of which are between two thresholds, numbered ``points``.
+
+        below, total : (2, draws) float, targets and non-targets below the first threshold, and in all.
+        multiplicity : (speakers, draws).
+        """
+        first, last = points
+        targets, nontargets = (numbers[first : last + 1] for numbers in (self._targets_below, self._nontargets_below))
+        speaker = self._speaker[targets[0] : targets[-1]]
+        pair = [side[nontargets[0] : nontargets[-1]] for side in self._pair]
+        eer = np.empty(total.shape[1])
+        at_a_time = max(1, SUMS_AT_A_TIME // (1 + speaker.size + pair[0].size))
+        for start in range(0, eer.size, at_a_time):
+            some = slice(start, start + at_a_time)
+            times = np.ascontiguousarray(multiplicity[:, some])
+            target = _running_sums(below[0, some], times[speaker])[targets - targets[0]]  # (points, draws)
+            nontarget = _running_sums(below[1, some], times[pair[0]] * times[pair[1]])[nontargets - nontargets[0]]
+            frr, far = target / total[0, some], (total[1, some] - nontarget) / total[1, some]
+            after = np.argmax(frr >= far, axis=0), np.arange(frr.shape[1])
+            before = after[0] - 1, after[1]
+            step = (frr[before] - far[before]) / ((frr[before] - far[before]) - (frr[after] - far[after]))
+            eer[some] = frr[before] + step * (frr[after] - frr[before])
+        return eer
+
+
+def _running_sums(start: np.ndarray, added: np.ndarray) -> np.ndarray:
+    """Return the sums of 0 to all rows of ``added`` (rows, draws), from ``start`` (draws,) on: (1 + rows, draws)."""
+    return np.cumsum(np.concatenate([start[None], added]), axis=0)
 
 
 class MeanCost:

@@ -85,7 +85,7 @@ def test_a_resample_equals_the_trials_repeated_as_often_as_drawn(seed, num_speak
     scores, is_target, enrol, test = speaker_trials(seed, num_speakers, utterances=3, distance=1.5)
     scores = scores.round(decimals)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "REPLICATES_AT_A_TIME", 5)
+        patch.setattr(bootstrap, "DRAWS_AT_A_TIME", 5)
         resampled = SpeakerBootstrap(is_target, enrol, test, num_replicates=8, seed=seed)
         values = resampled.replicates(scores, MEASURES)
     for number, drawn in enumerate(bootstrap.draw_speakers(num_speakers, 8, seed)):
