@@ -255,7 +255,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(run, corpus, 
     assert "seed_of" in fails_with(capsys, str(run), "--seed_of", "3")
     other = write_run_folder(tmp_path.parent / "narrow", corpus, "--embedding_dim", "8")
     given = (str(run), "--model_folder", str(target))
-    assert "another embedding_model" in fails_with(capsys, *given, "--calibration_from", str(other))
+    assert "another embedding_dim" in fails_with(capsys, *given, "--calibration_from", str(other))
     exact = package.embed
     monkeypatch.setattr(package, "embed", lambda modules, waves: exact(modules, waves) + 0.1)
     assert "cosine 0.99" in fails_with(capsys, *given)

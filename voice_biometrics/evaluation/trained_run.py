@@ -139,15 +139,14 @@ class TrainedRun:
         run.settings |= {key: value for key, value in asked.settings.items() if key in may_change}
         run.device = asked.run_opts.device or run.device
         if not folder:
-            resolved = with_speechbrain_class(resolve_references(asked.text, asked.overrides).read())
-            run.check_same_modules(YAML().load(resolved), "the arguments of its training, or the run folder alone")
+            nodes = YAML().load(with_speechbrain_class(resolve_references(asked.text, asked.overrides).read()))
+            for name, node in run.nodes.items():
+                if plain_node(node) != plain_node(nodes[name]):
+                    raise InputError(
+                        f"{run.folder}: was trained with another {name}; give the arguments of its training, or the "
+                        "run folder alone"
+                    )
         return run
-
-    def check_same_modules(self, nodes: Mapping, advice: str) -> None:
-        """Raise InputError when ``nodes`` build other modules than those of this run; ``advice`` ends the message."""
-        for name, node in self.nodes.items():
-            if plain_node(node) != plain_node(nodes[name]):
-                raise InputError(f"{self.folder}: was trained with another {name}; give {advice}")
 
     @property
     def sample_rate(self) -> int:
@@ -231,12 +230,12 @@ class TrainedRun:
 
     def _own_trials(self, part: str) -> TrialSet:
         """Return the trials of the run's own test part or held-out speakers."""
-        manifest_file, trials_file = self.manifests / f"{part}.csv", self.manifests / f"{part}_trials.csv"
-        manifest = self._unheard(manifest_file)
-        trials = resolve_trials(read_trials(trials_file), pd.Index(manifest["ID"]), str(trials_file))
-        return TrialSet(part, manifest_file, manifest, trials, trials_file, is_held_out=part == "valid")
+        found = self._named_trials(self.manifests / f"{part}.csv", self.manifests / f"{part}_trials.csv")
+        return replace(found, name=part, is_held_out=part == "valid")
 
-    def _named_trials(self, manifest_file: Path, trials_file: Path | None, enrolment_file: Path | None) -> TrialSet:
+    def _named_trials(
+        self, manifest_file: Path, trials_file: Path | None, enrolment_file: Path | None = None
+    ) -> TrialSet:
         manifest = self._unheard(manifest_file)
         enrolment = None if enrolment_file is None else read_enrolment(enrolment_file, manifest)
         if trials_file is None:

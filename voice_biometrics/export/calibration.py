@@ -48,7 +48,6 @@ def check_calibration_runs(run: TrainedRun, others: Sequence[TrainedRun]) -> Non
         check_finished(run)
     seen: dict[str, TrainedRun] = {}  # by fingerprint
     for other in others:
-        other.check_same_modules(run.nodes, "runs of the same hparams to --calibration_from")
         check_same_training(other, run)
         check_finished(other)
         other.held_out()
@@ -76,12 +75,6 @@ def check_finished(run: TrainedRun) -> None:
     if epoch != last:
         reached = "within its first epoch" if epoch is None else f"after epoch {epoch}"
         raise InputError(f"{run.folder}: was stopped {reached} of {last}; start train.py again to finish it")
-
-
-def held_out_more_than_once(runs: Sequence[TrainedRun]) -> int:
-    """Return the number of speakers that more than one of the runs held out."""
-    speakers = pd.Series([speaker for run in runs for speaker in run.held_out().manifest["spk_id"].unique()])
-    return int((speakers.value_counts() > 1).sum())
 
 
 def _training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,8 @@ class CardFacts:
 
 def write_card(facts: CardFacts) -> str:
     """Return the card as Markdown."""
+    durations_s = facts.by_precision["fp32"].clean.trials.utterances["duration"]
+    sizes = [(_code(name), f"{size / 1e6:,.3f} MB") for name, size in facts.sizes.items()]
     sections = {
         "Use": [USE.format(dims=facts.run.dims).strip()],
         "Training": [_training(facts.run)],
@@ -112,9 +114,9 @@ def write_card(facts: CardFacts) -> str:
         "Other conditions": _conditions(facts),
         "Groups of speakers": _groups(facts),
         "int8": [_int8(facts)],
-        "Not tested": [_untested(facts)],
+        "Not tested": [UNTESTED.format(shortest=durations_s.min(), longest=durations_s.max()).strip()],
         "Reproduce": how_to_reproduce(facts.run, facts.others),
-        "Files": [_files(facts)],
+        "Files": [table(("file", "size"), sizes)],
     }
     title = f"{facts.run.settings['name']} {facts.version}: speaker embeddings from speech"
     return document(Markdown(title), [section(name, *blocks) for name, blocks in sections.items() if blocks])
@@ -214,14 +216,11 @@ def _conditions(facts: CardFacts) -> list[str]:
     if not facts.conditions:
         return []
     at = {judged.name: judged.points[facts.use] for judged in facts.conditions}
-    rows = [
-        (judged.name, *map(per_cent, (judged.eer, at[judged.name].far, at[judged.name].frr)))
-        for judged in facts.conditions
-    ]
+    rows = [(one.name, *map(per_cent, (one.eer, at[one.name].far, at[one.name].frr))) for one in facts.conditions]
     words = f"The same trials (fp32) with each utterance altered at random, at the threshold for {facts.use} above."
     limit = facts.by_precision["fp32"].thresholds.points[facts.use].max_far
-    worst, far = max(((name, point.far.estimate) for name, point in at.items()), key=lambda item: item[1])
-    warning = ""
+    worst = max(at, key=lambda name: at[name].far.estimate)
+    warning, far = "", at[worst].far.estimate
     if far > 3 * limit:
         warning = (
             f"**The threshold is valid only for recordings like those it was chosen on**: under {worst!r} its FAR is "
@@ -239,15 +238,7 @@ def _groups(facts: CardFacts) -> list[str]:
 
 
 def _group(group: GroupTable) -> str:
-    rows = [
-        (
-            row.name,
-            row.num_speakers,
-            *(per_cent(rate) for rate in (row.eer, row.far, row.frr)),
-            row.remark,
-        )
-        for row in group.rows
-    ]
+    rows = [(row.name, row.num_speakers, *map(per_cent, (row.eer, row.far, row.frr)), row.remark) for row in group.rows]
     text = table((group.title, "speakers", "EER", "FAR", "FRR", "remark"), rows, left=(group.title, "remark"))
     return f"{text}\n\n{group.remark}." if group.remark else text
 
@@ -263,15 +254,6 @@ def _int8(facts: CardFacts) -> str:
         f"{np.abs(change).max():.3f}. Do not compare embeddings of one file with those of the other: each has its own "
         "fingerprint, thresholds and calibration."
     )
-
-
-def _untested(facts: CardFacts) -> str:
-    durations_s = facts.by_precision["fp32"].clean.trials.utterances["duration"]
-    return UNTESTED.format(shortest=durations_s.min(), longest=durations_s.max()).strip()
-
-
-def _files(facts: CardFacts) -> Markdown:
-    return table(("file", "size"), [(_code(name), f"{size / 1e6:,.3f} MB") for name, size in facts.sizes.items()])
 
 
 def _code(name: str) -> Markdown:

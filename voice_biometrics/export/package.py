@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import torch
 from safetensors.torch import save as safetensors_bytes
 
@@ -29,7 +30,6 @@ from voice_biometrics.export.calibration import (
     ExportedRun,
     calibration_entry,
     check_calibration_runs,
-    held_out_more_than_once,
     measure,
     score_held_out,
 )
@@ -217,13 +217,13 @@ def write_speechbrain_layout(run: TrainedRun, folder: Path, version: str) -> Non
 def describe_held_out(run: TrainedRun, sources: Sequence[ExportedRun]) -> str:
     """Return a description of the speakers that the model was measured on."""
     runs = [source.run for source in sources]
-    speakers = {speaker for other in runs for speaker in other.held_out().manifest["spk_id"]}
+    speakers = pd.concat([other.held_out().manifest["spk_id"].drop_duplicates() for other in runs]).value_counts()
     words = f"{len(speakers)} speakers of {run.settings.get('valid_corpus') or run.settings['corpus']}, "
     if runs == [run]:
         words += "held out of training"
     else:
         words += f"held out of {len(runs)} trainings with the same hparams (this model may have been trained on them)"
-        if several := held_out_more_than_once(runs):
+        if several := (speakers > 1).sum():
             words += (
                 f"; {several} of them were held out of more than one training: their trials count once per training, "
                 "and the intervals treat them as one speaker"

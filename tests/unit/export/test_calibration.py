@@ -15,12 +15,13 @@ from voice_biometrics.evaluation.evaluate import judge, with_llrs
 from voice_biometrics.evaluation.trained_run import TrainedRun
 from voice_biometrics.export import calibration
 from voice_biometrics.export.calibration import (
+    ExportedRun,
     calibration_entry,
     check_calibration_runs,
-    held_out_more_than_once,
     measure,
     score_held_out,
 )
+from voice_biometrics.export.package import describe_held_out
 from voice_biometrics.inference.model_folder import read_model_folder, write_sums
 from voice_biometrics.scoring.scored_trials import ScoredTrials
 
@@ -50,8 +51,10 @@ def fold(write):
 def test_runs_that_differ_in_seeds_held_out_speakers_and_scoring_calibrate(everybody, fold, write):
     other = write("other", "--split_seed", "2", "--as_norm_top", "5", "--max_trials", "4", num_held_out=3)
     check_calibration_runs(everybody, [fold, other])
-    held_out = [set(run.held_out().manifest["spk_id"]) for run in (fold, other)]
-    assert held_out_more_than_once([fold, other]) == len(held_out[0] & held_out[1])
+    once, again = (set(run.held_out().manifest["spk_id"]) for run in (fold, other))
+    words = describe_held_out(everybody, [ExportedRun(run, {}) for run in (fold, other)])
+    assert words.startswith(f"{len(once | again)} speakers of speaker_folders, held out of 2 trainings")
+    assert f"; {len(once & again)} of them were held out of more than one training" in words
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_runs_that_differ_in_seeds_held_out_speakers_and_scoring_calibrate(every
     [
         (("--margin_rad", "0.3"), r"margin_rad \(0.3\).*everybody \(0.2\)"),
         (("--augment_noise", "0.5"), "augment_noise"),
-        (("--embedding_dim", "8"), "embedding_model"),
+        (("--embedding_dim", "8"), r"embedding_dim \(8"),
     ],
 )
 def test_a_run_of_other_hparams_is_refused_by_key(everybody, write, changed, named):
