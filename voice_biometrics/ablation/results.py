@@ -52,16 +52,13 @@ class Study:
     """The rows of a study, and the facts for its notes.
 
     rows : one per variant, see the module.
-    num_speakers : held-out speakers.
-    relative_sd : condition -> standard deviation of a run over seeds, a fraction of its EER.
-    num_spread : degrees of freedom of ``relative_sd``.
+    num_speakers : held-out speakers. spreads : condition -> spread of runs over seeds.
     """
 
     rows: pd.DataFrame
     base: str
     num_speakers: int
-    relative_sd: Mapping[str, float]
-    num_spread: int
+    spreads: Mapping[str, RunSpread]
 
     @classmethod
     def of(cls, results: Mapping[str, Sequence[RunResult]], base: str) -> "Study":
@@ -82,8 +79,7 @@ class Study:
                 row[f"eer_{condition}_verdict"] = verdict(change, p_holm[name]) if change else ""
         table = pd.DataFrame(rows.values())
         table = table.sort_values([f"eer_{name}" for name in reversed(CONDITIONS)], ignore_index=True)
-        relative_sd = {name: spread.relative_sd() for name, spread in spreads.items()}
-        return cls(table, base, num_speakers, relative_sd, spreads["clean"].num_spread)
+        return cls(table, base, num_speakers, spreads)
 
     def data_sizes(self) -> pd.DataFrame:
         """Return the rows of the base and of variants that differ from it in the number of training speakers only."""
@@ -201,11 +197,12 @@ def _per_cent(rate: float, sign: str = "") -> str | None:
 def _notes(study: Study) -> list[Markdown]:
     """Return the notes below the table."""
     num_compared = max(0, len(study.rows) - 1) if study.base in set(study.rows["variant"]) else 0
-    sds = ", ".join(f"{name} {100 * sd:.1f} %" for name, sd in study.relative_sd.items())
+    sds = ", ".join(f"{name} {100 * spread.relative_sd():.1f} %" for name, spread in study.spreads.items())
+    num_spread = study.spreads["clean"].num_spread
     seeds = (
         f"and over seeds. Standard deviation over seeds, as a share of the EER: {sds} (pooled over the variants with "
-        f"two or more seeds, {study.num_spread} degrees of freedom; used for variants with one seed too)."
-        if study.num_spread
+        f"two or more seeds, {num_spread} degrees of freedom; used for variants with one seed too)."
+        if num_spread
         else "only: no variant has a second seed, so the intervals are too narrow. Give two or more --seeds."
     )
     texts = (

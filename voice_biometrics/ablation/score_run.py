@@ -7,6 +7,7 @@ and, last, ``figures.json``: EER, minDCF, size, multiply-accumulates and time of
 """
 
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -115,9 +116,8 @@ def describe_hardware(device: str, num_threads: int) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpu_info = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
-    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
+    found = re.search("^model name\\s*: (.*)", cpu_info.read_text() if cpu_info.is_file() else "", re.MULTILINE)
+    processor = found[1] if found else platform.processor() or platform.machine()
     return f"{processor}, {num_threads} thread{'s' if num_threads > 1 else ''}"
 
 

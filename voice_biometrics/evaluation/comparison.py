@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.metrics.bootstrap import Difference, Eer, FrrAtFar, MinDcf
@@ -102,13 +104,10 @@ def speakers_of_targets(scores: pd.DataFrame) -> pd.Series:
     """
     codes, utt_ids = id_codes([scores])
     enrol, test = (side[scores["target"].to_numpy() == 1] for side in codes)
-    first = np.arange(len(utt_ids))  # the first utterance that each one is known to be linked with
-    while (first[enrol] != first[test]).any():
-        lower = np.minimum(first[enrol], first[test])
-        for side in (first[enrol], first[test]):
-            np.minimum.at(first, side, lower)
-        first = first[first]
-    return pd.Series(utt_ids.to_numpy()[first], index=utt_ids)
+    links = coo_array((np.ones(enrol.size), (enrol, test)), shape=(len(utt_ids), len(utt_ids)))
+    _, group = connected_components(links, directed=False)
+    _, first = np.unique(group, return_index=True)
+    return pd.Series(utt_ids.to_numpy()[first[group]], index=utt_ids)
 
 
 def _only_in(scores: pd.DataFrame, alone: np.ndarray, name: str) -> str:

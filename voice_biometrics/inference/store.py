@@ -178,17 +178,14 @@ class Store:
 
     def items(self) -> Iterator[tuple[str, Template]]:
         """Yield name and template of every voice, in the order of their enrolment."""
-        after = 0
-        while rows := self._rows(after, with_marks=True):
+        for rows in self.blocks(with_marks=True):
             yield from ((name, unpack(row, marks)) for _, name, row, marks in rows)
-            after = rows[-1][0]
 
-    def blocks(self, after: int = 0) -> Iterator[tuple[list[int], list[str], list[bytes]]]:
-        """Yield voice_ids above ``after``, names and packed templates (``unpack_table``), many voices at a time."""
-        while rows := self._rows(after):
-            ids, names, templates, _ = map(list, zip(*rows, strict=True))
-            yield ids, names, templates
-            after = ids[-1]
+    def blocks(self, after: int = 0, with_marks: bool = False) -> Iterator[list[tuple[int, str, bytes, bytes]]]:
+        """Yield rows (voice_id, name, packed template, packed marks or b"") above ``after``, many at a time."""
+        while rows := self._rows(after, with_marks):
+            yield rows
+            after = rows[-1][0]
 
     @one_line_errors
     def wiped_ids(self) -> list[int]:
@@ -363,7 +360,7 @@ class Store:
             self.database.execute("UPDATE store SET to_wipe = to_wipe + 1")
 
     @one_line_errors
-    def _rows(self, after: int, with_marks: bool = False) -> list[tuple[int, str, bytes, bytes]]:
+    def _rows(self, after: int, with_marks: bool) -> list[tuple[int, str, bytes, bytes]]:
         rows = self.database.execute(
             f"SELECT voice_id, name, template, marks FROM voices WHERE voice_id > ? AND +lookup != {WIPED} "
             f"ORDER BY voice_id LIMIT {ROWS_AT_ONCE}",
@@ -418,8 +415,8 @@ class Gallery:
         if state[0] != self.state[0]:
             self.names, self.ids, self.parts = [], np.empty(0, np.int64), []
         self.gone = np.flatnonzero(np.isin(self.ids, self.store.wiped_ids()))
-        for ids, names, rows in self.store.blocks(after=int(self.ids[-1]) if self.names else 0):
-            self._append(ids, names, rows)
+        for rows in self.store.blocks(after=int(self.ids[-1]) if self.names else 0):
+            self._append(rows)
         self.state = state
 
     def best(self, embedding: np.ndarray, count: int) -> list[tuple[str, float]]:
@@ -430,12 +427,13 @@ class Gallery:
         found = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
         return [(self.names[row], float(scores[row])) for row in found[np.argsort(-scores[found], kind="stable")]]
 
-    def _append(self, ids: list[int], names: list[str], rows: list[bytes]) -> None:
+    def _append(self, rows: list[tuple[int, str, bytes, bytes]]) -> None:
+        ids, names, templates, _ = zip(*rows, strict=True)
         expected = bytes.fromhex(self.fingerprint)
-        for name, row in zip(names, rows, strict=True):
+        for name, row in zip(names, templates, strict=True):
             if row[: len(expected)] != expected:
                 raise InputError(f"{name} was {another_model(row[: len(expected)].hex(), self.fingerprint)}")
-        self.parts.append(scaled_for_scoring(unpack_table(rows)["embedding"]))
+        self.parts.append(scaled_for_scoring(unpack_table(templates)["embedding"]))
         self.names += names
         self.ids = np.append(self.ids, ids)
 

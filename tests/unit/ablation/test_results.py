@@ -93,7 +93,7 @@ def test_markdown_has_figures_in_per_cent_and_the_facts_of_the_notes(study):
 
 def test_a_study_without_a_finished_base_or_second_seeds_has_figures_but_no_differences():
     study = Study.of({"b": [result(1, 0.05, 0.1)]}, "a")
-    assert study.num_spread == 0 and "over 25 speakers only" in markdown(study)
+    assert study.spreads["clean"].num_spread == 0 and "over 25 speakers only" in markdown(study)
     assert study.rows["eer_clean"].tolist() == [0.05] and study.rows["eer_clean_diff"].isna().all()
     assert "With 0 comparisons" in markdown(study)
 
