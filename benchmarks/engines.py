@@ -21,6 +21,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,7 +30,6 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 # isort: split
 from browser import Quiet, chromium, write_page
 from inference import hardware, sherpa, speechbrain_eager
-from parity import embed_all, rows_cosines
 
 from voice_biometrics.common.audio import read_audio, repeat_to
 from voice_biometrics.common.manifest import data_roots, read_utterances
@@ -66,13 +66,13 @@ def main() -> None:
     reference = None
     for name, precision, made in engines(options, recognizers):
         with made as embed:
-            embeddings = normalise_lengths(embed_all(speech, embed, name))
+            embeddings = normalise_lengths(np.stack([embed(samples) for samples in tqdm(speech, name, unit="utt")]))
         reference = embeddings if reference is None else reference
         first, second = np.triu_indices(len(table), 1)
         scores = (embeddings @ embeddings.T)[first, second]
         is_accepted = scores >= threshold(recognizers[precision])
         expected = (reference @ reference.T)[first, second] >= threshold(recognizers["fp32"])
-        cosines = rows_cosines(embeddings, reference)
+        cosines = np.einsum("ud,ud->u", embeddings, reference, dtype=np.float64)
         eer, _ = equal_error_rate(scores, speakers[first] == speakers[second])
         words = f"{cosines.min():.8f} ({np.median(cosines):.8f})"
         print(f"| {name} | {words} | {np.sum(is_accepted != expected):,} | {100 * eer:.3f} % |", flush=True)

@@ -171,7 +171,7 @@ def folder_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def int8_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """EER of the int8 file according to the model folder; ``parity.py`` measures it."""
+    """EER of the int8 file according to the model folder; ``engines.py`` measures it."""
     embedders = read_model_folder(options.model).embedders
     exact, quantised = (100 * embedders[precision].eer.estimate for precision in ("fp32", "int8"))
     words = f"{quantised - exact:+.2f} points ({quantised:.2f} % against {exact:.2f} %)"
