@@ -253,9 +253,13 @@ def worst_speakers(trials: ScoredTrials, scores: np.ndarray, threshold: float, c
     first, second = np.sort([enrol, test], axis=0)[:, ~is_target]
     met = pd.DataFrame({"first": first, "second": second, "confused": accepted[~is_target]})
     pairs = met.groupby(["first", "second"])["confused"].agg(num_met="size", num_confused="sum").reset_index()
-    confused = [_most_confused(pairs, speaker) for speaker in table.index]
-    table["confused_with"] = [None if other is None else names[other] for other, _, _ in confused]
-    table["num_confused"], table["num_met"] = [num for _, num, _ in confused], [num for _, _, num in confused]
+    pairs = pd.concat([pairs, pairs.rename(columns={"first": "second", "second": "first"})])  # seen from both sides
+    pairs = pairs[pairs["num_confused"] > 0]
+    pairs = pairs.sort_values(["num_confused", "num_met", "second"], ascending=[False, True, True])
+    most = pairs.drop_duplicates("first").set_index("first").reindex(table.index)
+    table["confused_with"] = [None if np.isnan(other) else names[int(other)] for other in most["second"]]
+    for column in ("num_confused", "num_met"):
+        table[column] = most[column].fillna(0).astype(int)
     return table.reset_index(drop=True)
 
 
@@ -275,15 +279,6 @@ def _rates_by_speaker(
     table["num_false_accepts"] = count(~is_target & accepted, enrol, test)
     table["far"] = table["num_false_accepts"] / table["num_nontarget"]
     return table.assign(mean_error=table[["frr", "far"]].mean(axis=1))
-
-
-def _most_confused(pairs: pd.DataFrame, speaker: int) -> tuple[int | None, int, int]:
-    """Return the other speaker with the most false accepts, their number and the trials of the two."""
-    own = pairs[((pairs["first"] == speaker) | (pairs["second"] == speaker)) & (pairs["num_confused"] > 0)]
-    if own.empty:
-        return None, 0, 0
-    first, second, num_met, num_confused = own.sort_values(["num_confused", "num_met"], ascending=[False, True]).iloc[0]
-    return int(second if first == speaker else first), int(num_confused), int(num_met)
 
 
 def worst_trials(trials: ScoredTrials, scores: np.ndarray, threshold: float, count: int = 10) -> pd.DataFrame:
