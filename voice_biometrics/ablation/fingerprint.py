@@ -20,6 +20,7 @@ from pathlib import Path
 from hyperpyyaml import resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
+from voice_biometrics.common.files import sha256_of
 from voice_biometrics.experiment.hparams import Run, keys_that_affect
 from voice_biometrics.experiment.run_folder import values_of
 
@@ -85,7 +86,7 @@ def recipe_of(fingerprint: dict[str, str]) -> str:
 
 def manifest_digests(folder: Path) -> dict[str, str]:
     """Return the checksum of each manifest in ``folder``."""
-    return {name: digest((folder / name).read_bytes()) for name in MANIFESTS if (folder / name).is_file()}
+    return {name: sha256_of(folder / name) for name in MANIFESTS if (folder / name).is_file()}
 
 
 def code_digests(places: Iterable[str]) -> dict[str, str]:
@@ -121,6 +122,6 @@ def _named_files(settings: dict, config: dict[str, str]) -> dict[str, str]:
 
 def _digest_of_path(path: Path) -> str:
     if path.is_file():
-        return digest(path.read_bytes())
+        return sha256_of(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return digest(repr([(file.relative_to(path).as_posix(), file.stat().st_size) for file in files]).encode())

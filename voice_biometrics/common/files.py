@@ -1,6 +1,7 @@
-"""Atomic file writes (temporary file + rename), and records of what made a file."""
+"""Atomic file writes (temporary file + rename), records of what made a file, and checksums."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -43,3 +44,9 @@ def read_json(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

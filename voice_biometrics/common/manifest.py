@@ -70,13 +70,13 @@ def read_manifest(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     return _checked(next(_read_blocks(path, columns, None)), path, columns)
 
 
-def manifest_blocks(path: Path, num_rows: int, columns: Sequence[str] = COLUMNS) -> Iterator[pd.DataFrame]:
+def manifest_blocks(path: Path, num_rows: int) -> Iterator[pd.DataFrame]:
     """Yield a manifest in blocks of ``num_rows``, so that memory does not grow with it.
 
     Otherwise as ``read_manifest``, but a duplicate ID is only found within a block.
     """
-    for block in _read_blocks(path, columns, num_rows):
-        yield _checked(block.reset_index(drop=True), path, columns)
+    for block in _read_blocks(path, COLUMNS, num_rows):
+        yield _checked(block.reset_index(drop=True), path, COLUMNS)
 
 
 def _read_blocks(path: Path, columns: Sequence[str], num_rows: int | None) -> Iterator[pd.DataFrame]:

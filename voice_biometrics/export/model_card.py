@@ -1,6 +1,5 @@
 """The model card: intended use, training data, results, limits, and the commands that reproduce the model."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from voice_biometrics.common.markdown import Markdown, bullets, code_block, document, section, table
+from voice_biometrics.common.files import sha256_of
+from voice_biometrics.common.markdown import MISSING, Markdown, bullets, code_block, document, section, table
 from voice_biometrics.evaluation.evaluate import Evaluation, Judged
 from voice_biometrics.evaluation.groups import GroupReport, GroupTable
 from voice_biometrics.evaluation.trained_run import WEIGHTS, TrainedRun
 from voice_biometrics.experiment.hparams import as_yaml, hparams_files, keys_that_affect, merged_tree, plain_settings
 from voice_biometrics.export.quantise import SCHEME
 from voice_biometrics.inference.model_folder import CALIBRATION_NAME, ONNX_NAMES
-from voice_biometrics.metrics.formatting import NONE, number, per_cent
+from voice_biometrics.metrics.formatting import number, per_cent
 from voice_biometrics.metrics.operating_points import in_words
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def _training(run: TrainedRun) -> Markdown:
         f"network: `{type(network).__name__}`, {num_parameters:,} parameters without the classification head; "
         f"features: `{type(run.modules['compute_features']).__name__}` at {run.sample_rate:,} Hz",
         f"trained on {training['spk_id'].nunique():,} speakers, {len(training):,} utterances, "
-        f"{training['duration'].sum() / 3600:.1f} hours; epoch {run.checkpoint.meta.get('epoch', NONE)} of "
+        f"{training['duration'].sum() / 3600:.1f} hours; epoch {run.checkpoint.meta.get('epoch', MISSING)} of "
         f"{run.settings['number_of_epochs']}, seed {run.settings['seed']}",
     ]
     if origin := origin_of(run):
@@ -271,9 +271,10 @@ def how_to_reproduce(run: TrainedRun, others: Sequence[TrainedRun]) -> list[str]
     export += f" --calibration_from {' '.join(folders[1:])}" if others else ""
     commands.append(export + (f" --whiten {run.whitened:g}" if run.whitened else ""))
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    checksum = sha256_of(run.manifests / "train.csv")
     notes = (
         f"exported with Python {platform.python_version()}, {packages}; `requirements.txt` has them all",
-        f"SHA-256 of `manifests/train.csv` of RUN (utterances, lengths in samples, speakers): `{manifest_digest(run)}`",
+        f"SHA-256 of `manifests/train.csv` of RUN (utterances, lengths in samples, speakers): `{checksum}`",
         "on another processor the last digits of the figures differ, because bf16 and the order of sums do",
     )
     return [code_block("\n".join(commands), "bash"), bullets(map(Markdown, notes))]
@@ -294,11 +295,6 @@ def training_command(run: TrainedRun, folder: str) -> str:
     return " ".join(["python train.py", file, *arguments, *teacher])
 
 
-def manifest_digest(run: TrainedRun) -> str:
-    """Return the SHA-256 of the training manifest."""
-    return hashlib.sha256((run.manifests / "train.csv").read_bytes()).hexdigest()
-
-
 def weights_metadata(run: TrainedRun, version: str, fingerprint: str) -> dict[str, str]:
     """Return the metadata of ``weights.safetensors``."""
     return {
@@ -306,7 +302,7 @@ def weights_metadata(run: TrainedRun, version: str, fingerprint: str) -> dict[st
         "version": version,
         "fingerprint": fingerprint,
         "training": training_command(run, "RUN"),
-        "training_manifest_sha256": manifest_digest(run),
+        "training_manifest_sha256": sha256_of(run.manifests / "train.csv"),
     }
 
 

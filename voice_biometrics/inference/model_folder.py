@@ -34,7 +34,7 @@ import numpy as np
 from msgspec import Meta
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.common.files import written_whole
+from voice_biometrics.common.files import sha256_of, written_whole
 from voice_biometrics.metrics.calibration import Calibration
 
 FORMAT = 1
@@ -229,8 +229,7 @@ def parse_json(text: bytes, kind: type[Parsed], place: str, advice: str) -> Pars
 
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` for every file of ``folder`` and below, sorted by path."""
-    names = sorted(_names_of_files(folder))
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    lines = [f"{sha256_of(folder / name)}  {name}\n" for name in sorted(_names_of_files(folder))]
     with written_whole(folder / SUMS_NAME) as temporary:
         temporary.write_text("".join(lines), encoding="ascii")
 

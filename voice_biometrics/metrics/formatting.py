@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # this module loads nothing, so that verify.py can use it
-    from voice_biometrics.metrics.bootstrap import Interval
+from voice_biometrics.common.markdown import MISSING
 
-NONE = "–"
+if TYPE_CHECKING:  # this module loads little, so that verify.py can use it
+    from voice_biometrics.metrics.bootstrap import Interval
 
 
 def per_cent(
@@ -49,7 +49,7 @@ def _with_ends(
     short: Callable[[float], str], value: "float | Interval | None", interval: Sequence[float] | None, unit: str = ""
 ) -> str:
     if value is None:
-        return NONE
+        return MISSING
     if hasattr(value, "estimate"):
         value, interval = value.estimate, (value.lower, value.upper)
     return f"{short(value)}{unit}" + (f" ({short(interval[0])} to {short(interval[1])})" if interval else "")

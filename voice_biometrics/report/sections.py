@@ -1,6 +1,5 @@
 """Report of an evaluation: ``report.md``, ``report.html``, ``metrics.json`` and plots; and a summary on the screen."""
 
-import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from voice_biometrics.common.files import write_json
+from voice_biometrics.common.files import sha256_of, write_json
 from voice_biometrics.common.markdown import (
     Markdown,
     bullets,
@@ -406,15 +405,9 @@ def _how_made(subject: Subject) -> Markdown:
         "bootstrap": "1,000 draws of speakers",
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}",
         **{name: found for name in PACKAGES if (found := _version(name))},
-        **{f"SHA-256 of {file.name}": _sha256(file) for file in subject.files},
+        **{f"SHA-256 of {file.name}": sha256_of(file) for file in subject.files},
     }
     return section("How this report was made", code_block(subject.command), facts(known))
-
-
-def _sha256(path: Path) -> str:
-    """Return the checksum of a file, in hexadecimal."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _version(package: str) -> str | None:
