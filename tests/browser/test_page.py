@@ -165,7 +165,7 @@ def test_advice_appears_while_somebody_speaks_too_quietly(toy):
 def test_another_voice_among_the_recordings_is_not_enrolled_until_recorded_again(toy):
     page, _ = toy
     enrol(page, "Anna", [anna(0), bert(1), anna(2)])
-    page.wait(lambda: "Recording 2 sounds like somebody else" in page.text(), "another voice")
+    page.wait(lambda: "Recording 2 sounds like a different speaker" in page.text(), "another voice")
     assert "record again" in page.all(".steps button")[1].get_attribute("aria-label")
     page.one("[data-state=review]")
     assert "Enrol voice" not in [button.text for button in page.all(".recorder button")]

@@ -235,4 +235,4 @@ def test_a_missing_or_damaged_file_of_the_page_is_named_and_loading_can_be_tried
 def test_a_refused_microphone_is_explained(folder, tmp_path):
     with opened(folder, tmp_path, allows_microphone=False) as page:
         page.press("Record")
-        assert "The microphone was not allowed" in page.one("[role=alert]").text
+        assert "Microphone access was denied" in page.one("[role=alert]").text

@@ -230,7 +230,7 @@ def without_copies(templates: Sequence[Template], enrolled: Template | None) -> 
 def _replay(enrolled: Template, embedding: np.ndarray, name: str) -> tuple[str, ...]:
     """Return the doubt that a recording is one that it is compared with."""
     is_held = enrolled.holds(embedding)
-    return (f"{name}: the very recording that it is compared with, as in a replay",) if is_held else ()
+    return (f"{name}: identical to the recording that it is compared with, as in a replay",) if is_held else ()
 
 
 def disagreeing(

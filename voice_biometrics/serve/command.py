@@ -13,9 +13,9 @@ from voice_biometrics.inference.store import Store
 from voice_biometrics.serve.server import Server, Workers
 
 MAX_WORKERS = 4
-EXPOSED = """warning: whoever reaches this address can enrol, verify, list and forget voices, and what is sent is not \
-encrypted. Browsers
-give the microphone only to localhost and HTTPS: for other machines put a proxy with HTTPS and a login in front."""
+EXPOSED = """warning: anyone who reaches this address can enrol, verify, list and forget voices, and traffic is not encrypted.
+Browsers allow the microphone only on localhost or over HTTPS: for other machines, put an HTTPS proxy with a login in \
+front."""
 
 
 def serve(options: argparse.Namespace) -> Output:

@@ -120,7 +120,7 @@ test("a verdict in words: an LLR of 0.69 is twice as likely, a huge one is not p
   assert.match(voice.describeLlr(Math.log(2)), /fit one speaker 2\.0 times better/);
   assert.match(voice.describeLlr(-Math.log(50)), /fit two speakers 50 times better/);
   assert.match(voice.describeLlr(1000), /at least 1,000,000 times/);
-  assert.equal(voice.describeVerdict("identify", { decision: "rejected", name: null, llr: 1 }).title, "Nobody enrolled was confirmed");
+  assert.equal(voice.describeVerdict("identify", { decision: "rejected", name: null, llr: 1 }).title, "No enrolled voice was confirmed");
 });
 
 test("the scale holds every threshold, in order, and stops an LLR beyond it at its end", () => {

@@ -137,7 +137,7 @@ function digitsCard(task, action, decide, result) {
 }
 
 function verifyPanel({ name }) {
-  const title = heading("Is it really you?", "Choose an enrolled voice and speak. The page decides if the voices are the same.");
+  const title = heading("Verify a voice", "Choose an enrolled voice and speak. The page decides whether you are the same speaker.");
   if (!page.voices.length) return [title, empty("No voice is enrolled yet", "Enrol one first: three short sentences are enough.")];
   const options = page.voices.map((voice) => element("option", { value: voice.name, selected: voice.name === name }, voice.name));
   const result = element("div", { class: "result" });
@@ -147,7 +147,7 @@ function verifyPanel({ name }) {
 }
 
 function identifyPanel() {
-  const title = heading("Who is speaking?", "The page looks for the speaker among all enrolled voices, or finds nobody.");
+  const title = heading("Who is speaking?", "Speak. The page compares your voice with all enrolled voices.");
   if (!page.voices.length) return [title, empty("No voice is enrolled yet", "Enrol the voices to choose from first.")];
   const result = element("div", { class: "result" });
   const { card } = digitsCard("identify", "Find speaker", (wav) => page.backend.identify(wav), result);
@@ -180,7 +180,7 @@ function enrolPanel() {
     else if (!isName(name)) nameProblem("Use 1 to 100 visible characters: a line break, joined emoji or an invisible character cannot be stored.");
     else if (page.voices.some((voice) => voice.name === name)) nameProblem(`${name} is already enrolled. Choose another name, or forget that voice first.`);
     else return name;
-    throw Object.assign(new Error("The voice needs another name: see above."), { field: nameInput });
+    throw Object.assign(new Error("Correct the name above."), { field: nameInput });
   }
 
   function show(step) {
@@ -234,7 +234,7 @@ function enrolPanel() {
       error.recordings.forEach((place) => problems.add(place));
       show(first);
       const which = error.recordings.map((place) => place + 1).join(" and ");
-      const fault = error.recordings.length > 1 ? `Recordings ${which} sound like different speakers.` : `Recording ${which} sounds like somebody else than the others.`;
+      const fault = error.recordings.length > 1 ? `Recordings ${which} sound like different speakers.` : `Recording ${which} sounds like a different speaker.`;
       const enrolAnyway = () => enrol(name, true).catch((refused) => messages.replaceChildren(alertBox(refused.message)));
       messages.replaceChildren(alertBox(`${fault} Nothing was enrolled: record again.`, button("quiet", "Enrol anyway", enrolAnyway)));
     }
@@ -271,7 +271,7 @@ function enrolPanel() {
     element("section", { class: "card", "aria-label": "Recording" }, steps, element("p", { class: "label" }, "Read this aloud"), prompt, messages, holder),
   );
   show(0);
-  return [heading("Enrol a voice", "Read three sentences, in the way you usually speak. It takes half a minute."), form, result];
+  return [heading("Enrol a voice", "Read three sentences in your normal voice. It takes half a minute."), form, result];
 }
 
 function comparePanel() {
@@ -319,7 +319,7 @@ function comparePanel() {
     try {
       const verdict = await page.backend.compare(...files);
       messages.replaceChildren();
-      showVerdict(result, "compare", verdict, button("quiet", "Compare others", () => open("compare")));
+      showVerdict(result, "compare", verdict, button("quiet", "Compare other recordings", () => open("compare")));
     } catch (error) {
       result.replaceChildren();
       messages.replaceChildren(alertBox(error.message));

@@ -28,7 +28,7 @@ export class HttpBackend {
 
   async compare(a, b) {
     if (a.size + b.size > MAX_BYTES) {
-      const message = `The files have ${Math.ceil((a.size + b.size) / 2 ** 20)} MiB together; at most 11 MiB can be sent.`;
+      const message = `The two files are ${Math.ceil((a.size + b.size) / 2 ** 20)} MiB together; the limit is 11 MiB.`;
       throw new BackendError("input", message);
     }
     return call("POST", "compare", { a: await fileOf(a), b: await fileOf(b) });

@@ -119,7 +119,7 @@ export class LocalBackend {
     const [points, llr, test] = [pointsFor(this.model, numVoices), this.#llr(voice, read.at(-1)), read.at(-1)];
     const decision = llr >= points.find((point) => point.use === use).threshold ? "accepted" : "rejected";
     const warnings = warningsOf(read);
-    if (holds(voice, test.embedding)) warnings.push(`${test.name}: the very recording that it is compared with, as in a replay`);
+    if (holds(voice, test.embedding)) warnings.push(`${test.name}: identical to the recording that it is compared with, as in a replay`);
     return { decision, name, llr, use, points, candidates: [], warnings };
   }
 

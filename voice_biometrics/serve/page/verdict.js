@@ -32,7 +32,7 @@ export function verdictView(task, verdict, info) {
       "p",
       { class: "small" },
       `Measured on ${info.held_out.num_speakers} held-out speakers, with the 95 % interval over speakers. A false accept is a `,
-      "stranger who is accepted, a false reject the right speaker who is rejected. Recordings and synthetic voices are not detected.",
+      "stranger who is accepted; a false reject is the right speaker who is rejected. Replayed and synthetic voices are not detected.",
     ),
   );
 }
@@ -96,7 +96,7 @@ function pointView(point, { llr, use }) {
     ),
     element("dl", {}, ...rows.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, ...value)))),
     point.use === use && element("p", { class: "small" }, "This threshold decides."),
-    point.is_extrapolated && element("p", { class: "small" }, "Beyond what was measured: extrapolated."),
+    point.is_extrapolated && element("p", { class: "small" }, "Extrapolated beyond the measured range."),
   );
 }
 

@@ -33,8 +33,8 @@ export const SENTENCES = [
 
 /** Words about the digits, wherever they are shown. */
 export const DIGITS_NOTE =
-  "Random digits make a replayed recording easier to notice for whoever listens. The page does not check them: " +
-  "they are a hurdle to replay, not liveness detection.";
+  "Random digits help a listener notice a replayed recording. The page does not check them: " +
+  "this is not liveness detection.";
 
 /** A recorded microphone. Errors are Error whose message tells the user what to do. */
 export class Microphone {
@@ -50,7 +50,7 @@ export class Microphone {
   /** Ask for the microphone and start to record, without the browser's processing, which would change the voice. */
   async start() {
     if (!globalThis.navigator?.mediaDevices?.getUserMedia) {
-      throw new Error("Browsers give the microphone only to pages from localhost or over HTTPS. Open the page there.");
+      throw new Error("Browsers allow the microphone only on localhost or over HTTPS. Open the page that way.");
     }
     const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     try {
@@ -90,7 +90,7 @@ export class Microphone {
 /** Return what to tell the user when the microphone cannot be opened. */
 export function microphoneMessage(error) {
   const messages = {
-    NotAllowedError: "The microphone was not allowed. Allow it for this page, next to the address, and try again.",
+    NotAllowedError: "Microphone access was denied. Allow it for this page in the address bar, and try again.",
     NotFoundError: "No microphone was found. Connect one and try again.",
     NotReadableError: "The microphone is in use by another program. Close it and try again.",
   };
@@ -269,7 +269,7 @@ export function adviceWhileSpeaking(levels) {
   const recent = levels.slice(-75); // 1.5 s
   if (recent.length < 50) return "";
   const loud = loudLevel(recent);
-  if (loud < SILENT_DB) return "No sound arrives. Is the microphone muted?";
+  if (loud < SILENT_DB) return "No sound. Is the microphone muted?";
   return loud < MIN_LEVEL_DB ? "Too quiet. Speak up, or move closer." : "";
 }
 
@@ -378,7 +378,7 @@ export function describeVerdict(task, verdict) {
   const odds = describeLlr(verdict.llr);
   const titles = {
     verify: isAccepted ? `Accepted as ${verdict.name}` : `Not confirmed as ${verdict.name}`,
-    identify: isAccepted ? `This is ${verdict.name}` : "Nobody enrolled was confirmed",
+    identify: isAccepted ? `This is ${verdict.name}` : "No enrolled voice was confirmed",
     compare: isAccepted ? "The same speaker" : "Not confirmed as the same speaker",
   };
   return { title: titles[task], sentence: odds };
