@@ -7,7 +7,7 @@ MODEL is a model folder, which needs no PyTorch, or the run folder of train.py (
   --manifest FILE          utterances (ID, duration, wav, start, stop, spk_id); memory does not grow with their number
   --data_folder A,B        folders of $data_root in the manifest, and --corpus a,b where corpora are joined
   --output FOLDER          default: embeddings/<name of the manifest>
-  --shard I/N              the I-th of N shares, for N processes or machines; default: 1/1
+  --shard I/N              the I-th of N parts, for N processes or machines; default: 1/1
   --precision int8         of a model folder; default: fp32
 
 Writes Parquet files of 2,000 utterances (ID, spk_id, duration, embedding). The same command, with any --shard, resumes

@@ -12,16 +12,16 @@ Trials, instead of the run's test part or held-out speakers:
   --condition NAME ...     besides the clean trials: channel (default), noise, telephone, short; noise:15,3; none
 Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz, .parquet, or lines as other tools write them):
   --scores FILE            the trials; --test_manifest (ID, spk_id, and groups) gives intervals and groups
-  --trials FILE            their labels, where --scores and --against have none (Kaldi, VoxSRC); joined by pair
-  --held_out_scores FILE   of other speakers, for calibration; default: the same speakers, with cross-validation
-Embeddings of embed.py, all pairs, counted in histograms instead of stored: 10^10 pairs take minutes:
-  --embeddings FOLDER      --processes N (default: 1) compute side by side; neither intervals nor groups
+  --trials FILE            their labels, if --scores and --against have none (Kaldi, VoxSRC); joined by pair
+  --held_out_scores FILE   scores of other speakers for calibration; default: the same speakers, cross-validated
+All pairs of the embeddings of embed.py, counted in histograms instead of stored (10^10 pairs take minutes):
+  --embeddings FOLDER      without intervals and groups; --processes N (default: 1) in parallel
 Runs and scores:
   --against FILE ...       other systems' scores of the same trials: differences, with intervals and p-values
   --custom P,MISS,FA       a threshold for your use: prior of a target trial, cost of a miss and of a false accept
 
 Writes report.html, report.md, metrics.json, scores and plots to <run folder>/eval/<trials>, or beside --scores or
---embeddings (there metrics.json, det.csv and det.png).
+--embeddings (for these: metrics.json, det.csv and det.png).
 """
 
 import argparse
@@ -69,6 +69,8 @@ def main(arguments: list[str]) -> None:
     against = [ScoredTrials(name, scores, utterances) for name, scores in others.items()]
     write_evaluation(evaluation, subject, against, costs)
     print_summary(evaluation, subject)
+    if not options.scores:
+        print(f"Next: python export.py {shlex.quote(str(subject.folder.parents[1]))}")
 
 
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -1,21 +1,21 @@
-"""Make a model folder of a trained run, for use without PyTorch: ``python export.py [HPARAMS] [--key value ...]``.
+"""Export a trained run as a model folder, for use without PyTorch: ``python export.py [HPARAMS] [--key value ...]``.
 
     python export.py hparams/ecapa_small.yaml --corpus speechocean762 --data_folder /path/to/speechocean762
     python export.py results/ecapa_small/speechocean762/1986 --data_folder /path/to/speechocean762
 
-Give the arguments of train.py, or the run folder, and then any of
+Give the arguments of train.py, or the run folder, and any of
   --calibration_from RUN_FOLDER ...   runs of the same hparams that held out other speakers (--split_seed 1, 2, ...),
                                       for a run trained on all speakers (--valid_speakers 0)
   --model_folder PATH                 default: <run folder>/model
   --version 1.0                       of the model: letters, digits, dots, + and -
-  --whiten 0.2                        share (0 to 1) of a whitening of the differences within training speakers, which
-                                      is folded into the last layer; default: 0
+  --whiten 0.2                        strength (0 to 1) of a within-speaker whitening, estimated on training speakers
+                                      and folded into the last layer; default: 0
 
 Writes embedder.onnx (waveform to embedding), embedder.int8.onnx (smaller, faster), calibration.json (score to
 log-likelihood ratio, thresholds and error rates, from held-out speakers), MODEL_CARD.md, SHA256SUMS, speechbrain/ (the
 same model for SpeechBrain's SpeakerRecognition.from_hparams(source=...)) and, if the features are Kaldi's,
-embedder.sherpa.onnx (for sherpa-onnx and WeSpeaker: docs/deployment.md). A run folder is a program: export only your
-own.
+embedder.sherpa.onnx (for sherpa-onnx and WeSpeaker: docs/deployment.md). A run folder can execute code: export only
+runs that you trust.
 """
 
 import argparse

@@ -180,7 +180,7 @@ def print_results(folder: Path, arguments: str) -> None:
         best = min(known, key=lambda row: row["eer"])
         print(f"Best EER on held-out speakers: {100 * best['eer']:.2f} % in epoch {best['epoch']:.0f} of {len(known)}")
     else:
-        print("Trained on all speakers: the last checkpoint counts")
+        print("Trained on all speakers: the last checkpoint is used")
     print(f"Run folder: {folder} (curves.png, metrics.csv, save/)\nNext: python eval_eer.py {arguments}")
 
 

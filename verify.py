@@ -1,29 +1,30 @@
 """Verify voices with a model folder; needs no PyTorch.
 
-  serve                a local page with a microphone that does all this
+  serve                serve a local web page that does all this with a microphone
                        (--port 8765; --host ADDRESS for other machines)
-  page FOLDER          write that page as static files: all runs in the browser
-  compare A B          are two recordings of the same speaker?
+  page FOLDER          write that page as static files that run in the browser
+  compare A B          decide whether two recordings are of the same speaker
   enrol NAME FILE...   enrol a voice (--add: add recordings to an enrolled one)
-  verify NAME FILE     does the enrolled voice speak?
-  identify FILE        which enrolled voice speaks, if any?
+  verify NAME FILE     decide whether a recording is of an enrolled voice
+  identify FILE        find the enrolled voice of a recording, if any
   list                 list the enrolled voices
   forget NAME          delete a voice; no trace stays in the store
   compact              return the space of forgotten voices to the disk
   export FILE          write all voices as JSON lines, not encrypted; FILE.parquet: as
                        vectors for FAISS or PostgreSQL (docs/scaling.md)
-  import FILE          enrol the voices of such a file
+  import FILE          enrol the voices of an exported file
 
   --model FOLDER       made by export.py (default: pretrained/ beside verify.py)
   --store FILE         the enrolled voices (default: voices.db)
   --key_file FILE      32 bytes that encrypt the store
-  --use NAME           threshold for a smart_speaker (default) or a door,
-  --far RATE           or with at most this false-accept rate (0.01 is 1 %)
+  --use NAME           threshold for a smart_speaker (default) or a door
+  --far RATE           threshold with at most this false-accept rate (0.01 is 1 %)
   --precision int8     the quantised model: faster, with separate enrolments
-  --channel N, --json  one channel, from 1 (default: their mean); print a JSON object
+  --channel N          use one channel, from 1 (default: the mean of all)
+  --json               print a JSON object
 
-A recording is a file that libsndfile reads (WAV, FLAC, OGG, Opus, MP3, ...), or - for one on
-standard input. Exit status: 0 accepted, or done; 1 rejected, or no voice found; 2 no decision,
+A recording is a file that libsndfile reads (WAV, FLAC, OGG, Opus, MP3, ...), or - for standard
+input. Exit status: 0 accepted, or done; 1 rejected, or no voice found; 2 no decision,
 and the message says why. Any other status is a crash: nothing was accepted.
 """
 
@@ -102,7 +103,9 @@ def parse_options(arguments: list[str], commands: dict[str, tuple[str, ...]]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS, prog="python verify.py"
+    )
     for name, positional in commands.items():
         command = subparsers.add_parser(name, parents=[common], allow_abbrev=False)
         for argument in positional:

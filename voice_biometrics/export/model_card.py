@@ -62,8 +62,8 @@ The model turns speech into an embedding of {dims} numbers. Two embeddings are c
 `calibration.json` turns the cosine into a log-likelihood ratio (LLR) and has decision thresholds with their measured
 error rates.
 
-Intended use: deciding whether two recordings are of the same person where little depends on it, such as a smart speaker
-that chooses a playlist. Do **not** use it to identify people without their consent, as evidence, or as the only
+Intended use: deciding whether two recordings are of the same person where an error does little harm, such as a smart
+speaker that chooses a playlist. Do **not** use it to identify people without their consent, as evidence, or as the only
 protection of anything valuable: **it was not tested against replayed, converted or synthesised voices**, and such
 attacks are easy.
 """
@@ -73,7 +73,7 @@ UNTESTED = """\
 - the same person on another day, on another device or in another mood than at enrolment, unless the training data has
   such recordings
 - languages, accents, ages and recording conditions that the training data does not have
-- speech shorter than {shortest:.1f} s or longer than {longest:.1f} s (except for the short cuts above), several people
+- speech shorter than {shortest:.1f} s or longer than {longest:.1f} s (except for the short crops above), several people
   at once, singing, whispering, illness
 - real noise, rooms and telephone lines: those in the table above are simulated
 - averages of several recordings: the thresholds are for single recordings. `verify.py` scales the score of an average
@@ -136,9 +136,7 @@ def _training(run: TrainedRun) -> Markdown:
     if origin := origin_of(run):
         lines.append(f"started from {origin}")
     if run.whitened:
-        lines.append(
-            f"last layer: multiplied by a whitening of the differences within training speakers, {run.whitened:g}"
-        )
+        lines.append(f"last layer: multiplied by a within-speaker whitening of strength {run.whitened:g}")
     for corpus in (name.strip() for name in run.settings["corpus"].split(",")):
         content, licence, caveat = CORPORA[corpus]
         lines.append(f"data: {corpus}: {content}. Licence: {licence}. {caveat}".rstrip())
@@ -157,7 +155,7 @@ def origin_of(run: TrainedRun) -> str:
     if not description.is_file():
         return f"the network in `{folder}`"
     model = json.loads(description.read_text(encoding="utf-8"))
-    return f"the network of {model['name']} {model['version']}, which was trained before"
+    return f"the network of {model['name']} {model['version']}"
 
 
 def teacher_of(run: TrainedRun) -> str:
@@ -273,9 +271,9 @@ def how_to_reproduce(run: TrainedRun, others: Sequence[TrainedRun]) -> list[str]
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     checksum = sha256_of(run.manifests / "train.csv")
     notes = (
-        f"exported with Python {platform.python_version()}, {packages}; `requirements.txt` has them all",
+        f"exported with Python {platform.python_version()}, {packages}; `requirements.txt` lists all packages",
         f"SHA-256 of `manifests/train.csv` of RUN (utterances, lengths in samples, speakers): `{checksum}`",
-        "on another processor the last digits of the figures differ, because bf16 and the order of sums do",
+        "on another processor, figures may differ in the last digits, because of bf16 and the order of summation",
     )
     return [code_block("\n".join(commands), "bash"), bullets(map(Markdown, notes))]
 

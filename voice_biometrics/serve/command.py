@@ -13,7 +13,7 @@ from voice_biometrics.inference.store import Store
 from voice_biometrics.serve.server import Server, Workers
 
 MAX_WORKERS = 4
-EXPOSED = """warning: anyone who reaches this address can enrol, verify, list and forget voices, and traffic is not encrypted.
+EXPOSED = """warning: anyone who reaches this address can enrol, verify, list and forget voices; traffic is unencrypted.
 Browsers allow the microphone only on localhost or over HTTPS: for other machines, put an HTTPS proxy with a login in \
 front."""
 

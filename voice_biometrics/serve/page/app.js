@@ -137,7 +137,7 @@ function digitsCard(task, action, decide, result) {
 }
 
 function verifyPanel({ name }) {
-  const title = heading("Verify a voice", "Choose an enrolled voice and speak. The page decides whether you are the same speaker.");
+  const title = heading("Verify a voice", "Choose an enrolled voice, and speak to verify that it is yours.");
   if (!page.voices.length) return [title, empty("No voice is enrolled yet", "Enrol one first: three short sentences are enough.")];
   const options = page.voices.map((voice) => element("option", { value: voice.name, selected: voice.name === name }, voice.name));
   const result = element("div", { class: "result" });
