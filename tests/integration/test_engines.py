@@ -14,7 +14,7 @@ from tests.conftest import make_speech, write_speakers
 from tests.run_folders import write_run_folder
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.export import package
-from voice_biometrics.export.onnx_export import engine_metadata, export_for_engines, write_metadata
+from voice_biometrics.export.onnx_export import engine_metadata, export_onnx, write_metadata
 from voice_biometrics.inference import Recognizer
 from voice_biometrics.inference.model_folder import ENGINE_NAME, read_model_folder
 from voice_biometrics.scoring.embeddings import FRONT_TO_EMBEDDING
@@ -84,7 +84,7 @@ def pretrained(tmp_path_factory) -> Path:
     hparams["embedding_model"].load_state_dict(load_file(PRETRAINED / "weights.safetensors"))
     modules = torch.nn.ModuleDict({name: hparams[name] for name in FRONT_TO_EMBEDDING}).eval()
     path, dims = tmp_path_factory.mktemp("engine") / ENGINE_NAME, read_model_folder(PRETRAINED).embedding_dim
-    export_for_engines(modules, dims, path)
+    export_onnx(modules, dims, path, for_engines=True)
     write_metadata(path, engine_metadata(16000, dims))
     return path
 

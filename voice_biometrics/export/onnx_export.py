@@ -1,8 +1,8 @@
 """Export trained modules to ONNX: from waveforms, or from the log-mel energies that engines on devices compute.
 
-``export_onnx`` writes waveform (batch, samples) to embedding (batch, dims), ``export_for_engines`` Kaldi's log-mels
-(N, T, 80) to embedding (N, dims); all axes but the last are dynamic. The second is for sherpa-onnx, whose metadata it
-has, and WeSpeaker's runtime, whose names of input and output it has.
+From waveforms (batch, samples) to embeddings (batch, dims), or from Kaldi's log-mels (N, T, 80) to embeddings
+(N, dims); all axes but the last are dynamic. The second is for sherpa-onnx, whose metadata it has, and WeSpeaker's
+runtime, whose names of input and output it has.
 
 Source: ``speaker-embedding-extractor-model.cc`` of sherpa-onnx, ``onnx_speaker_model.cc`` of WeSpeaker.
 """
@@ -18,7 +18,7 @@ from torch import nn
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.export.onnx_ecapa import OPSET, OnnxGraph, add_ecapa
-from voice_biometrics.export.onnx_front_end import FrontEnd, add_computed_front_end, add_front_end, read_front_end
+from voice_biometrics.export.onnx_front_end import add_computed_front_end, add_front_end, read_front_end
 from voice_biometrics.inference.embedder import INPUT, OUTPUT
 from voice_biometrics.models.fast_ecapa import FastECAPA
 
@@ -26,7 +26,7 @@ ENGINE_INPUT, ENGINE_OUTPUT = "feats", "embs"
 EXAMPLE_SHAPE = (2, 100)  # utterances, frames: any, because both axes are dynamic
 
 
-def export_onnx(modules: nn.ModuleDict, dims: int, path: Path) -> None:
+def export_onnx(modules: nn.ModuleDict, dims: int, path: Path, for_engines: bool = False) -> None:
     """Write trained modules as an ONNX file.
 
     Arguments
@@ -34,26 +34,27 @@ def export_onnx(modules: nn.ModuleDict, dims: int, path: Path) -> None:
     modules : ``compute_features``, ``mean_var_norm`` and ``embedding_model`` of a run, in evaluation mode.
     dims : dimensions of an embedding.
     path : file to write.
+    for_engines : start from Kaldi's log-mel energies instead of waveforms.
 
     Raises
     ------
-    InputError : one of the modules is not supported.
+    InputError : one of the modules is not supported; ``for_engines``, and the features are not based on these energies.
     """
     graph, front_end = OnnxGraph(), read_front_end(modules["compute_features"], modules["mean_var_norm"])
-    features, cosines = add_front_end(graph, front_end, INPUT)
-    embeddings = _add_network(graph, modules["embedding_model"], front_end, features, cosines)
-    onnx.save(graph.model(INPUT, ["batch", "samples"], embeddings, OUTPUT, dims), path)
-
-
-def export_for_engines(modules: nn.ModuleDict, dims: int, path: Path) -> None:
-    """Write trained modules as an ONNX file for engines that compute Kaldi's log-mel energies; as ``export_onnx``.
-
-    Raises InputError also when the features are not based on these energies.
-    """
-    graph, front_end = OnnxGraph(), read_front_end(modules["compute_features"], modules["mean_var_norm"])
-    features, cosines = add_computed_front_end(graph, front_end, ENGINE_INPUT)
-    embeddings = _add_network(graph, modules["embedding_model"], front_end, features, cosines)
-    onnx.save(graph.model(ENGINE_INPUT, ["N", "T", front_end.mels.shape[1]], embeddings, ENGINE_OUTPUT, dims), path)
+    if for_engines:
+        source, shape, output = ENGINE_INPUT, ["N", "T", front_end.mels.shape[1]], ENGINE_OUTPUT
+        features, cosines = add_computed_front_end(graph, front_end, source)
+    else:
+        source, shape, output = INPUT, ["batch", "samples"], OUTPUT
+        features, cosines = add_front_end(graph, front_end, source)
+    network = modules["embedding_model"]
+    if type(network) in (ECAPA_TDNN, FastECAPA):  # a derived class may compute something else
+        embeddings = add_ecapa(graph, network, features, cosines)
+    else:
+        features = features if cosines is None else graph.op("MatMul", features, cosines)
+        width = (front_end.mels if front_end.cosines is None else front_end.cosines).shape[1]
+        embeddings = add_by_pytorch(graph, network, features, width)
+    onnx.save(graph.model(source, shape, embeddings, output, dims), path)
 
 
 def engine_metadata(sample_rate: int, dims: int) -> dict[str, str]:
@@ -66,17 +67,6 @@ def engine_metadata(sample_rate: int, dims: int) -> dict[str, str]:
         "normalize_samples": "0",  # waveforms in [-1, 1] are multiplied by 32768
         "feature_normalize_type": "",  # the graph subtracts the mean
     }
-
-
-def _add_network(
-    graph: OnnxGraph, network: nn.Module, front_end: FrontEnd, features: str, cosines: torch.Tensor | None
-) -> str:
-    """Add the network after its front end; returns the name of the embeddings (batch, dims)."""
-    if type(network) in (ECAPA_TDNN, FastECAPA):  # a derived class may compute something else
-        return add_ecapa(graph, network, features, cosines)
-    features = features if cosines is None else graph.op("MatMul", features, cosines)
-    width = (front_end.mels if front_end.cosines is None else front_end.cosines).shape[1]
-    return add_by_pytorch(graph, network, features, width)
 
 
 def add_by_pytorch(graph: OnnxGraph, network: nn.Module, features: str, width: int) -> str:

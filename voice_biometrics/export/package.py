@@ -37,7 +37,6 @@ from voice_biometrics.export.model_card import CardFacts, weights_metadata, writ
 from voice_biometrics.export.onnx_export import (
     ENGINE_INPUT,
     engine_metadata,
-    export_for_engines,
     export_onnx,
     write_metadata,
 )
@@ -147,7 +146,7 @@ def write_engine_file(run: TrainedRun, path: Path) -> None:
     Raises InputError as ``check_parity``.
     """
     try:
-        export_for_engines(run.modules, run.dims, path)
+        export_onnx(run.modules, run.dims, path, for_engines=True)
     except InputError as error:
         logger.warning("no %s: %s", path.name, error)
         return

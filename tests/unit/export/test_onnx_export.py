@@ -12,7 +12,7 @@ from speechbrain.processing.features import InputNormalization
 
 from tests.conftest import make_voice
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.export.onnx_export import ENGINE_INPUT, ENGINE_OUTPUT, export_for_engines, export_onnx
+from voice_biometrics.export.onnx_export import ENGINE_INPUT, ENGINE_OUTPUT, export_onnx
 from voice_biometrics.export.quantise import quantise
 from voice_biometrics.inference.embedder import INPUT, OUTPUT
 from voice_biometrics.models.ecapa_variants import EcapaMeanStdPooling
@@ -151,7 +151,7 @@ def run_engine(path, log_mels):
 )
 def test_an_engine_that_computes_log_mels_every_10_ms_gets_the_embeddings_of_the_modules(features, network, tmp_path):
     modules = make_modules(features, network=network)
-    export_for_engines(modules, DIMS, tmp_path / "a.onnx")
+    export_onnx(modules, DIMS, tmp_path / "a.onnx", for_engines=True)
     for shape in SHAPES:
         waves = torch.from_numpy(voices(*shape))
         waves[0, 3000:6000] *= 1e-3  # further below the loudest than top_db
@@ -161,7 +161,7 @@ def test_an_engine_that_computes_log_mels_every_10_ms_gets_the_embeddings_of_the
 
 
 def test_an_engine_may_have_subtracted_the_mean(tmp_path):
-    export_for_engines(make_modules("engines, 10 ms"), DIMS, tmp_path / "a.onnx")
+    export_onnx(make_modules("engines, 10 ms"), DIMS, tmp_path / "a.onnx", for_engines=True)
     log_mels = KaldiLogMel()(torch.from_numpy(voices(2, 12_345)))
     found, expected = (run_engine(tmp_path / "a.onnx", each) for each in (log_mels - log_mels.mean(1, True), log_mels))
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
@@ -170,7 +170,7 @@ def test_an_engine_may_have_subtracted_the_mean(tmp_path):
 def test_features_that_engines_do_not_compute_are_told(tmp_path):
     for features in ("mfcc", "kaldi"):  # not Kaldi's, not 80 mels
         with pytest.raises(InputError, match="80 mels"):
-            export_for_engines(make_modules(features), DIMS, tmp_path / "a.onnx")
+            export_onnx(make_modules(features), DIMS, tmp_path / "a.onnx", for_engines=True)
 
 
 UNKNOWN = {
