@@ -25,7 +25,6 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypeVar
 
@@ -47,7 +46,7 @@ ONNX_NAMES = {"fp32": "embedder.onnx", "int8": "embedder.int8.onnx"}
 ENGINE_NAME = "embedder.sherpa.onnx"
 MAX_FILES = 64
 MAX_FILE_BYTES = 256 * 2**20  # of one file
-MAX_JSON_BYTES = 4 * 2**20
+LARGEST = {CALIBRATION_NAME: 4 * 2**20, CARD_NAME: 4 * 2**20, **dict.fromkeys(ONNX_NAMES.values(), MAX_FILE_BYTES)}
 MAX_CURVE_POINTS = 10_000
 MAX_COUNT = 10**12
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -204,14 +203,16 @@ class ModelFolder(ModelDescription):
 def read_model_folder(path: str | Path) -> ModelFolder:
     """Read a model folder: every file is compared with ``SHA256SUMS``, every value of its JSON is checked.
 
+    The bytes used are the bytes checked: each file is read once.
+
     Raises
     ------
-    InputError : as ``read_checked_files``; or a value of ``calibration.json`` is missing, unknown or out of range. File
-        and place are named.
+    InputError : a file is missing, not listed (hidden files are ignored), too large, not a regular file, outside the
+        folder (by its path or a symbolic link), or differs from its checksum; or a value of ``calibration.json`` is
+        missing, unknown or out of range. File and place are named.
     """
     folder = Path(path)
-    sizes = {CALIBRATION_NAME: MAX_JSON_BYTES, CARD_NAME: MAX_JSON_BYTES}
-    contents = read_checked_files(folder, sizes | dict.fromkeys(ONNX_NAMES.values(), MAX_FILE_BYTES))
+    contents = _checked_contents(folder)
     description = parse_json(contents[CALIBRATION_NAME], ModelDescription, str(folder / CALIBRATION_NAME), ADVICE)
     onnx = {name: contents[name] for name in ONNX_NAMES.values()}
     return ModelFolder(path=folder, onnx=onnx, **msgspec.structs.asdict(description))
@@ -234,32 +235,19 @@ def write_sums(folder: Path) -> None:
         temporary.write_text("".join(lines), encoding="ascii")
 
 
-def read_checked_files(folder: Path, keep: Mapping[str, int]) -> dict[str, bytes]:
-    """Check every file that ``SHA256SUMS`` lists and return the contents of those named in ``keep``.
-
-    The bytes returned are the bytes checked: each file is read once.
-
-    Arguments
-    ---------
-    folder : the model folder.
-    keep : name -> largest size in bytes; each must be listed.
-
-    Raises
-    ------
-    InputError : a file is missing, not listed (hidden files are ignored), too large, not a regular file, outside the
-        folder (by its path or a symbolic link), or differs from its checksum; the file is named.
-    """
+def _checked_contents(folder: Path) -> dict[str, bytes]:
+    """Compare every file with ``SHA256SUMS``; return the contents of those in LARGEST, each of which must be listed."""
     sums = _read_sums(folder)
-    if missing := sorted(set(keep) - set(sums)):
+    if missing := sorted(set(LARGEST) - set(sums)):
         raise InputError(f"{folder / SUMS_NAME}: expected a line for {missing[0]}, found none; {ADVICE}")
     if unlisted := sorted(_names_of_files(folder) - set(sums)):
         raise InputError(f"{folder / unlisted[0]}: not listed in {SUMS_NAME}; remove the file, or {ADVICE}")
     contents = {}
     for name, expected in sums.items():
-        content = _read_bounded(folder, name, keep.get(name, MAX_FILE_BYTES))
+        content = _read_bounded(folder, name, LARGEST.get(name, MAX_FILE_BYTES))
         if (found := hashlib.sha256(content).hexdigest()) != expected:
             raise InputError(f"{folder / name}: expected sha256 {expected[:12]}..., found {found[:12]}...; {ADVICE}")
-        if name in keep:
+        if name in LARGEST:
             contents[name] = content
     return contents
 

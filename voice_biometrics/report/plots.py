@@ -34,12 +34,7 @@ from voice_biometrics.common.plot_style import (
 from voice_biometrics.evaluation.evaluate import Evaluation, Judged
 from voice_biometrics.evaluation.groups import GroupReport, GroupResult
 from voice_biometrics.metrics.bootstrap import Interval
-from voice_biometrics.metrics.error_rates import (
-    ERRORS_FOR_30_PER_CENT,
-    ERRORS_FOR_ANY_CLAIM,
-    ErrorRates,
-    checked_trials,
-)
+from voice_biometrics.metrics.error_rates import ERRORS_FOR_30_PER_CENT, ERRORS_FOR_ANY_CLAIM, ErrorRates
 from voice_biometrics.metrics.formatting import per_cent
 from voice_biometrics.metrics.operating_points import PointResult
 
@@ -242,12 +237,9 @@ def calibration_bins(llrs: np.ndarray, is_target: np.ndarray, num_bins: int = 20
     Arguments
     ---------
     llrs : (trials,) float, natural logarithm.
-    is_target : (trials,) bool, or 0 and 1.
+    is_target : (trials,) bool.
     num_bins : maximum; equal LLRs are in the same bin.
-
-    Raises InputError as ``metrics.error_rates``.
     """
-    llrs, is_target = checked_trials(llrs, is_target)
     order = np.argsort(llrs)
     llrs, is_target = llrs[order].astype(np.float64), is_target[order]
     weights = np.where(is_target, 0.5 / is_target.sum(), 0.5 / (~is_target).sum())
@@ -271,7 +263,7 @@ def _binomial_interval(num_hits: np.ndarray, num_trials: np.ndarray) -> tuple[np
 def calibration_figure(llrs: np.ndarray, is_target: np.ndarray) -> Figure:
     """Draw observed against stated LLRs, and below them the densities of both kinds of trial.
 
-    Arguments, Raises: as ``calibration_bins``.
+    Arguments: as ``calibration_bins``.
     """
     bins = calibration_bins(llrs, is_target)
     shown = [np.quantile(llrs[kind], [0.001, 0.999]) for kind in (is_target, ~is_target)]
