@@ -162,7 +162,7 @@ def test_a_bad_file_met_by_a_loading_process_is_told_in_one_line(tmp_path, capsy
 def test_everybody_is_trained_on_with_zero_valid_speakers_and_the_last_checkpoint_counts(corpus, tmp_path, capsys):
     given = arguments(corpus, tmp_path, "--valid_speakers", "0")
     train.main(given)
-    assert "the last checkpoint counts" in capsys.readouterr().out
+    assert "the last checkpoint is used" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "metrics.csv")["eer"].isna().all()
     eval_eer.main(given)
     metrics = json.loads((tmp_path / "eval" / "test" / "metrics.json").read_text())
