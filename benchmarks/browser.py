@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -94,17 +95,23 @@ def write_page(page: Path, precision: str, options: argparse.Namespace) -> Path:
 def rows(page: Path, precision: str, samples: np.ndarray, options: argparse.Namespace) -> list[tuple[str, ...]]:
     """Return the rows of a precision."""
     embed = Embedder(read_model_folder(options.model), precision)
-    handler = functools.partial(Quiet, directory=page)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with opened(page) as driver:
+        found = driver.execute_async_script(PREPARE, samples.tolist())
+        if isinstance(found, str):
+            sys.exit(f"the page failed: {found}")
+        cosine = found @ embed(samples) / np.linalg.norm(found) / np.linalg.norm(embed(samples))
+        return table(driver, precision, lambda: embed(samples), cosine, options)
+
+
+@contextmanager
+def opened(page: Path) -> Iterator[webdriver.Chrome]:
+    """Serve a folder and open it in Chromium."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=page)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         driver = chromium()
         try:
             driver.get(f"http://localhost:{server.server_port}/")
-            found = driver.execute_async_script(PREPARE, samples.tolist())
-            if isinstance(found, str):
-                sys.exit(f"the page failed: {found}")
-            cosine = found @ embed(samples) / np.linalg.norm(found) / np.linalg.norm(embed(samples))
-            return table(driver, precision, lambda: embed(samples), cosine, options)
+            yield driver
         finally:
             driver.quit()
             server.shutdown()

@@ -10,14 +10,11 @@ from it (int8 has its own threshold), and the EER over all pairs. Needs sherpa-o
 """
 
 import argparse
-import functools
 import sys
 import tempfile
-import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
-from browser import Quiet, chromium, write_page
+from browser import opened, write_page
 from inference import hardware, sherpa, speechbrain_eager
 
 from voice_biometrics.common.audio import read_audio, repeat_to
@@ -98,35 +95,22 @@ def threshold(recognizer: Recognizer) -> float:
 def engines(options: argparse.Namespace, recognizers: dict[str, Recognizer]) -> Iterator[tuple]:
     """Yield name, precision and a context that gives the function from samples to embedding; the reference first."""
     here = Namespace(model=options.model, threads=1)
-    yield "`embedder.onnx`, ONNX Runtime in Python", "fp32", _given(recognizers["fp32"].embed)
-    yield "`speechbrain/`, SpeechBrain (PyTorch)", "fp32", _given(speechbrain_eager(here))
-    yield "`embedder.sherpa.onnx`, sherpa-onnx", "fp32", _given(sherpa(here))
+    yield "`embedder.onnx`, ONNX Runtime in Python", "fp32", nullcontext(recognizers["fp32"].embed)
+    yield "`speechbrain/`, SpeechBrain (PyTorch)", "fp32", nullcontext(speechbrain_eager(here))
+    yield "`embedder.sherpa.onnx`, sherpa-onnx", "fp32", nullcontext(sherpa(here))
     yield "`embedder.onnx`, Chromium (wasm)", "fp32", in_browser("fp32", options)
-    yield "`embedder.int8.onnx`, ONNX Runtime in Python", "int8", _given(recognizers["int8"].embed)
+    yield "`embedder.int8.onnx`, ONNX Runtime in Python", "int8", nullcontext(recognizers["int8"].embed)
     yield "`embedder.int8.onnx`, Chromium (wasm)", "int8", in_browser("int8", options)
-
-
-@contextmanager
-def _given(embed: Embed) -> Iterator[Embed]:
-    yield embed
 
 
 @contextmanager
 def in_browser(precision: str, options: argparse.Namespace) -> Iterator[Embed]:
     """Give the embedder of the page without a server, in Chromium."""
     with tempfile.TemporaryDirectory() as folder:
-        page = write_page(Path(folder) / "page", precision, options)
-        with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=page)) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            driver = chromium()
-            try:
-                driver.get(f"http://localhost:{server.server_port}/")
-                if fault := driver.execute_async_script(PREPARE):
-                    sys.exit(f"the page failed: {fault}")
-                yield lambda samples: np.array(driver.execute_async_script(EMBED, samples.tolist()))
-            finally:
-                driver.quit()
-                server.shutdown()
+        with opened(write_page(Path(folder) / "page", precision, options)) as driver:
+            if fault := driver.execute_async_script(PREPARE):
+                sys.exit(f"the page failed: {fault}")
+            yield lambda samples: np.array(driver.execute_async_script(EMBED, samples.tolist()))
 
 
 if __name__ == "__main__":

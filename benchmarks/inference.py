@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -101,10 +102,9 @@ def main() -> None:
 
 def hardware() -> str:
     """Return processor, cores and current load."""
-    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    cpu_info = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
+    found = re.search("^model name\\s*: (.*)", cpu_info.read_text() if cpu_info.is_file() else "", re.MULTILINE)
+    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 
 def parse_options() -> argparse.Namespace:

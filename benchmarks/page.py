@@ -11,7 +11,6 @@ import argparse
 import base64
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from browser import processor_s
 from inference import hardware
 
 from tests.browser.chromium import SAMPLE_RATE, Page, chromium
@@ -58,9 +58,9 @@ def main() -> None:
         server = subprocess.Popen([*command, "--model", str(options.model)], stdout=subprocess.PIPE, text=True)
         try:
             url = server.stdout.readline().split()[1]
-            started_s = processor_s(server.pid)
+            started_s = processor_s([server.pid])
             requests_ms = time_requests(url, spoken, options.repeats)
-            used_ms = 1000 * (processor_s(server.pid) - started_s) / (options.repeats + 1)
+            used_ms = 1000 * (processor_s([server.pid]) - started_s) / (options.repeats + 1)
             with chromium(capture) as page:
                 page.speak(spoken)
                 page.driver.get(url)
@@ -116,12 +116,6 @@ def time_requests(url: str, samples: np.ndarray, repeats: int) -> list[float]:
         assert connection.getresponse().status == 200
         times_ms.append(1000 * (time.perf_counter() - start))
     return times_ms[1:]
-
-
-def processor_s(pid: int) -> float:
-    """Return the processor time of a process so far, seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def words(times_ms: list[float]) -> str:
