@@ -20,8 +20,7 @@
   --use NAME           threshold for a smart_speaker (default) or a door
   --far RATE           threshold with at most this false-accept rate (0.01 is 1 %)
   --precision int8     the quantised model: faster, with separate enrolments
-  --channel N          use one channel, from 1 (default: the mean of all)
-  --json               print a JSON object
+  --channel N, --json  use one channel, from 1 (default: the mean of all); print JSON
 
 A recording is a file that libsndfile reads (WAV, FLAC, OGG, Opus, MP3, ...), or - for standard
 input. Exit status: 0 accepted, or done; 1 rejected, or no voice found; 2 no decision,
