@@ -1,8 +1,8 @@
-"""Time the page without a server in Chromium, beside ONNX Runtime in Python: ``python benchmarks/browser.py``.
+"""Time the page without a server in Chromium against ONNX Runtime in Python: ``python benchmarks/browser.py``.
 
 Needs selenium and Debian's chromium and chromium-driver. 3 s of real speech (as inference.py) to an embedding, one
 thread each, and a recording of 3 s to the page's verdict. The systems take turns of --seconds, --turns times, so that
-other jobs slow them equally; processor time, of this process or of the browser's, does not count the time of others.
+other jobs slow them equally. Processor time, of this process or of the browser, excludes other jobs.
 --onnxruntime_web is the npm package; without it `verify.py page` downloads it.
 """
 

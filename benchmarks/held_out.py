@@ -1,10 +1,10 @@
-"""EER of model folders on held-out speakers, each corpus for itself, under conditions: the table of the README.
+"""EER of model folders on held-out speakers, by corpus and condition: the table in the README.
 
     python benchmarks/held_out.py pretrained OTHER_MODEL --manifest RUN/manifests/valid.csv \
         --corpus speechocean762,librispeech,common_voice --data_folder A,B,C
 
-All pairs of a corpus by cosine, with 95 % intervals over speakers; at last three recordings enrolled (drawn by seed 0),
-all others tried.
+Cosine scores of all pairs of a corpus, with 95 % intervals over speakers. Last row: three utterances of each speaker
+enrolled (drawn with seed 0), all others tested.
 """
 
 import argparse

@@ -4,10 +4,10 @@
 
 On artificial speakers and a network of toy size. Each job runs to its end once, unkilled. Then it is started again in
 another folder, a process of it is killed (SIGKILL) at a random moment, all files that it has left are read, and the
-same command is repeated at once, until its kills are used up and it ends. Of a job of several processes any is killed.
+same command is repeated at once, until its kills are used up and it ends. In a job of several processes, any of them may be killed.
 Counted, with the expected number:
 
-- lost (0): repeated commands that fail, so that somebody would have to do something;
+- lost (0): repeated commands that fail, so that a user would have to intervene;
 - different (0): ends that differ from that of the unkilled job (losses, error rates, scores, checksums, names);
 - half files (0): files under their final name that cannot be read, other than logs.
 

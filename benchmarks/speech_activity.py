@@ -1,4 +1,4 @@
-"""Errors of the voice activity measure: real speech that is refused, and other sounds that are taken for speech.
+"""Errors of voice activity detection: real speech that is refused, and other sounds that are taken for speech.
 
     python benchmarks/speech_activity.py --every 10 [--condition noise:10,0 telephone channel short:1]
 

@@ -11,9 +11,9 @@
   on whole utterances padded to the longest of the batch (batches of 32);
 - embedding: whole utterances, as ``eval_eer.py`` embeds them, with a thread per core, and with one.
 
-Data: speechocean762 in ``../shared/corpora`` if it is there, else the demo voices. Every job runs in processes of its
-own, first with nothing beside it, then beside one process that never waits. The first step does not count; steps are
-taken for ``--seconds``, at least one. The peers' threads spin while they wait, as they do by default.
+Data: speechocean762 in ``../shared/corpora`` if it is there, else the demo voices. Every job runs in separate
+processes, first alone, then beside one process that keeps a core busy. The first step is not counted; steps are timed
+for ``--seconds``, at least one. The peers' threads spin while they wait, as they do by default.
 """
 
 import argparse

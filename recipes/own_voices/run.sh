@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Your own voices: one folder a speaker.
+# Your own voices: one folder per speaker.
 # Usage: recipes/own_voices/run.sh DATA_FOLDER [--stage N] [--stop_stage N] [--key value ...]
 set -euo pipefail
 data_folder=$(realpath "${1:?the folder of the corpus}")
