@@ -4,7 +4,7 @@
 
 On artificial speakers and a network of toy size. Each job runs to its end once, unkilled. Then it is started again in
 another folder, a process of it is killed (SIGKILL) at a random moment, all files that it has left are read, and the
-same command is repeated at once, until its kills are used up and it ends. In a job of several processes, any of them may be killed.
+same command is repeated at once, until its kills are used up and it ends. Of several processes, any may be killed.
 Counted, with the expected number:
 
 - lost (0): repeated commands that fail, so that a user would have to intervene;
