@@ -61,10 +61,8 @@ def main(arguments: list[str]) -> None:
 
 def read_request(arguments: list[str]) -> tuple[argparse.Namespace, Request]:
     """Read the command line; InputError for an unknown variant, no seeds, or an argument out of place."""
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__.strip())
-        sys.exit(0)
-    num_names = next((i for i, text in enumerate(arguments) if text.startswith("--")), len(arguments))
+    arguments = arguments or ["--help"]
+    num_names = next((i for i, text in enumerate(arguments) if text.startswith("-")), len(arguments))
     parser = OptionParser(__doc__)
     parser.add_argument("--seeds", nargs="*", default=[])
     parser.add_argument("--base", default="ecapa_small")

@@ -103,7 +103,7 @@ def main() -> None:
 def hardware() -> str:
     """Return processor, cores and current load."""
     cpu_info = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
-    found = re.search("^model name\\s*: (.*)", cpu_info.read_text() if cpu_info.is_file() else "", re.MULTILINE)
+    found = re.search(r"^model name\s*: (.*)", cpu_info.read_text() if cpu_info.is_file() else "", re.MULTILINE)
     return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 

@@ -116,7 +116,7 @@ def describe_hardware(device: str, num_threads: int) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpu_info = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
-    found = re.search("^model name\\s*: (.*)", cpu_info.read_text() if cpu_info.is_file() else "", re.MULTILINE)
+    found = re.search(r"^model name\s*: (.*)", cpu_info.read_text() if cpu_info.is_file() else "", re.MULTILINE)
     processor = found[1] if found else platform.processor() or platform.machine()
     return f"{processor}, {num_threads} thread{'s' if num_threads > 1 else ''}"
 

@@ -45,17 +45,16 @@ KEYS = {
          "augment_noise", "augment_channel", "augment_telephone", "noise_folder", "rir_folder", "augmentation",
          "feature_masks", "sample_rate", "n_mels", "compute_features", "mean_var_norm", "embedding_dim",
          "embedding_model", "classifier", "modules", "margin_rad", "loss_scale", "compute_cost", "head_weight",
-         "embedding_costs", "keep_decoded", "shard_window",
-         "pretrained", "frozen_epochs", "number_of_epochs", "lr", "opt_class", "lr_annealing", "average_epochs",
-         "epoch_counter", "precision", "find_unused_parameters"), "model"),
+         "embedding_costs", "keep_decoded", "shard_window", "pretrained", "frozen_epochs", "number_of_epochs", "lr",
+         "opt_class", "lr_annealing", "average_epochs", "epoch_counter", "precision", "find_unused_parameters"),
+        "model"),
     **dict.fromkeys(
         ("segment_s", "subtract_mean", "as_norm_top", "as_norm_cohort", "calibrate_with_durations", "p_targets"),
         "scoring"),
     **dict.fromkeys(
         ("name", "output_folder", "manifest_folder", "save_folder", "data_folder", "skip_prep", "num_workers",
-         "processes",
-         "teacher", "teacher_file", "decoded_folder",
-         "dataloader_options", "tensorboard", "ckpt_interval_minutes", "checkpointer", "train_logger", "error_stats"),
+         "processes", "teacher", "teacher_file", "decoded_folder", "dataloader_options", "tensorboard",
+         "ckpt_interval_minutes", "checkpointer", "train_logger", "error_stats"),
         "free"),  # of dataloader_options, batch_size is a key itself
 }  # fmt: skip
 RENAMED = {

@@ -148,9 +148,8 @@ def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[int | io.Bytes
         if hasattr(source, "read"):
             opened = io.BytesIO(source.read(MAX_STREAM_BYTES + 1))
         else:
-            opened = os.open(
-                source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-            )  # does not wait for the writer of a pipe
+            no_wait = getattr(os, "O_NONBLOCK", 0)  # for the writer of a pipe
+            opened = os.open(source, os.O_RDONLY | no_wait)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise InputError(f"{name}: could not be read ({getattr(error, 'strerror', error)}); check the path") from error
     if isinstance(opened, io.BytesIO):

@@ -19,9 +19,8 @@ from voice_biometrics.metrics.error_rates import (
     normalised_weights,
 )
 
-HALF_BINS = (
-    2**15
-)  # bins from score 0 to 1, and from -1 to 0; a power of two: float32 scores are scaled without rounding
+# Bins from score 0 to 1, and from -1 to 0. A power of two, so that float32 scores are scaled without rounding.
+HALF_BINS = 2**15
 NUM_BINS = 2 * HALF_BINS
 BIN_WIDTH = 1.0 / HALF_BINS
 
