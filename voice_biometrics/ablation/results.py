@@ -6,7 +6,7 @@ with one), ``_diff``, ``_diff_lower`` and ``_diff_upper``, the difference from t
 its p-value corrected for the number of variants, ``_verdict``, ``_seeds``, the EER of each seed, and
 ``min_dcf_<prior>_<condition>``. Then ``num_train_speakers``, ``num_parameters`` (embedding network),
 ``num_parameters_with_head``, ``macs_3s``, ``train_s``, ``train_cpu_s`` and ``inference_s`` (seconds, medians over
-seeds), ``hardware``, ``inference_hardware``, and ``recipe``, equal for variants that differ in their data only.
+seeds), ``hardware``, ``inference_hardware``, and ``recipe``, equal for variants that differ in the amount of data only.
 
 Table and plots are made from these rows, so they can be made again without the runs.
 """
@@ -14,6 +14,7 @@ Table and plots are made from these rows, so they can be made again without the 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from voice_biometrics.ablation.fingerprint import recipe_of
 from voice_biometrics.ablation.plan import PlannedRun
@@ -37,6 +38,7 @@ SIZE_AND_TIME = (
 )  # fmt: skip
 COLOURS = dict(zip(CONDITIONS, (BLUE, VERMILION), strict=True))
 MARKERS = dict(zip(CONDITIONS, ("o", "s"), strict=True))
+CURVES = [{"color": colour, "marker": marker} for colour, marker in zip((BLUE, VERMILION, BLACK), "os^", strict=True)]
 
 
 class RunResult(NamedTuple):
@@ -82,11 +84,8 @@ class Study:
         return cls(table, base, num_speakers, spreads)
 
     def data_sizes(self) -> pd.DataFrame:
-        """Return the rows of the base and of variants that differ from it in the number of training speakers only."""
-        is_base = self.rows["variant"] == self.base
-        same_recipe = self.rows["recipe"].isin(self.rows.loc[is_base, "recipe"])
-        same_size = self.rows["num_train_speakers"].isin(self.rows.loc[is_base, "num_train_speakers"])
-        return self.rows[is_base | (same_recipe & ~same_size)]
+        """Return the rows of variants that differ from another one in the number of training speakers only."""
+        return self.rows[self.rows.groupby("recipe")["num_train_speakers"].transform("nunique") > 1]
 
 
 def write_results(runs: Sequence[PlannedRun], base: str, folder: Path) -> None:
@@ -108,7 +107,7 @@ def write_results(runs: Sequence[PlannedRun], base: str, folder: Path) -> None:
         temporary.write_text(markdown(study), encoding="utf-8")
     plot_variants(study.rows, base, folder / "ablations.png")
     sizes = study.data_sizes()
-    if len(sizes) > 1:
+    if len(sizes):
         plot_data_size(sizes, folder / "data_size.png")
 
 
@@ -256,20 +255,24 @@ def _draw_variants(panel: Axes, rows: pd.DataFrame, condition: str, base: str) -
 
 
 def plot_data_size(rows: pd.DataFrame, path: Path) -> None:
-    """Plot the EER with its 95 % interval against the number of training speakers, on logarithmic axes (PNG)."""
-    rows = rows.sort_values("num_train_speakers")
-    speakers = rows["num_train_speakers"].to_numpy(float)
-    figure = Figure(figsize=(7.0, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for condition in CONDITIONS:
-        lower, mean, upper = (100 * rows[f"eer_{condition}{end}"].to_numpy() for end in ("_lower", "", "_upper"))
-        look = {"color": COLOURS[condition], "marker": MARKERS[condition], "capsize": 3, "label": condition}
-        axes.errorbar(speakers, mean, np.abs([mean - lower, upper - mean]), **look)
-    axes.set(xscale="log", yscale="log", xlabel="training speakers", ylabel="EER on held-out speakers (%)")
-    axes.set_xticks(speakers, [f"{row.variant}\n{row.num_train_speakers:,}" for row in rows.itertuples()], fontsize=8)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(ScalarFormatter())
-    axes.legend(frameon=False)
-    quiet_axes(axes)
+    """Plot the EER with its 95 % interval against the number of training speakers, on logarithmic axes (PNG).
+
+    A panel for each condition, a curve for each recipe, called by its variant with the most speakers.
+    """
+    curves = [curve.sort_values("num_train_speakers") for _, curve in rows.groupby("recipe", sort=False)]
+    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
+    for axes, condition in zip(figure.subplots(1, len(CONDITIONS), sharey=True), CONDITIONS, strict=True):
+        for curve, look in zip(curves, cycle(CURVES), strict=False):
+            lower, mean, upper = (100 * curve[f"eer_{condition}{end}"].to_numpy() for end in ("_lower", "", "_upper"))
+            speakers, name = curve["num_train_speakers"].to_numpy(float), curve["variant"].iloc[-1]
+            axes.errorbar(speakers, mean, np.abs([mean - lower, upper - mean]), capsize=3, label=name, **look)
+        axes.set(xscale="log", yscale="log", xlabel="training speakers", title=condition)
+        sizes = np.unique(rows["num_train_speakers"])
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatter(StrMethodFormatter("{x:g}"))
+        quiet_axes(axes)
+    figure.axes[0].set_ylabel("EER on held-out speakers (%)")
+    figure.axes[0].legend(frameon=False)
     save_figure(figure, path)

@@ -38,7 +38,7 @@ def study() -> Study:
     return Study.of(
         {
             "ecapa_small": [result(1, 0.060, 0.120), result(2, 0.062, 0.124, train_cpu_s=None)],
-            "fbank": [result(1, 0.061, 0.121), result(2, 0.0615, 0.123)],
+            "fbank": [result(seed, eer, 2 * eer, recipe="fbank") for seed, eer in ((1, 0.061), (2, 0.0615))],
             "robust": [
                 result(1, 0.0605, 0.060, recipe="robust"),
                 result(2, 0.061, 0.062, recipe="robust", hardware="B"),
@@ -109,4 +109,6 @@ def test_rows_read_back_from_csv_are_enough_for_the_plots(study, tmp_path):
 
 
 def test_data_sizes_are_variants_that_differ_in_the_number_of_speakers_only(study):
-    assert sorted(study.data_sizes()["variant"]) == ["ecapa_small", "half"]
+    assert sorted(study.data_sizes()["variant"]) == ["ecapa_small", "half", "robust", "robust_half"]
+    alone = Study.of({"a": [result(1, 0.1, 0.2)], "b": [result(1, 0.1, 0.2, 50, recipe="other")]}, "a")
+    assert alone.data_sizes().empty
