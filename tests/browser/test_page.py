@@ -305,6 +305,6 @@ def test_a_refused_microphone_is_told(tmp_path):
     with chromium(tmp_path / "none.wav", allows_microphone=False) as page:
         page.driver.get(serving.url)
         page.press("Record")
-        assert "microphone" in page.one(".recorder .alert").text
+        assert "Microphone" in page.one(".recorder .alert").text
         page.one("[data-state=idle]")
     serving.end()

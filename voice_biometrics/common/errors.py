@@ -5,12 +5,13 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # PyTorch puts the traceback of a loading process before the message of an error that it raises again.
 RAISED_ELSEWHERE = "\nvoice_biometrics.common.errors.InputError: "
@@ -79,7 +80,7 @@ def tell_input_errors(main: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args, **kwargs) -> None:
         logging.raiseExceptions = False
         try:
-            with system_refusals_are_input_errors(), _second_interrupt_ends_at_once():
+            with system_refusals_are_input_errors(), _second_interrupt_ends_at_once(), _no_signal_is_lost():
                 main(*args, **kwargs)
         except InputError as error:
             print(f"\nerror: {str(error).rpartition(RAISED_ELSEWHERE)[2]}", file=sys.stderr)
@@ -108,3 +109,23 @@ def _second_interrupt_ends_at_once() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is interrupt:
             signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _no_signal_is_lost() -> Iterator[None]:
+    """Context manager: send a signal again whose exception fell in a finaliser, where Python ignores exceptions."""
+    before = sys.unraisablehook
+
+    def send_again(ignored: Any) -> None:
+        error = ignored.exc_value
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "sigval", None)
+        if number is None:  # "sigval" is of the exception of torchrun's launcher
+            before(ignored)
+        else:
+            threading.Timer(0.1, os.kill, (os.getpid(), number)).start()  # in 0.1 s the finaliser has ended
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

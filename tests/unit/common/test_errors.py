@@ -2,6 +2,10 @@
 
 import argparse
 import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +42,38 @@ def test_an_interrupt_ends_without_a_traceback(capsys):
     with pytest.raises(SystemExit) as end:
         fail_with(KeyboardInterrupt())
     assert end.value.code == 130 and capsys.readouterr().err == "\nstopped\n"
+
+
+IN_A_FINALISER = """
+import signal, time, weakref
+from voice_biometrics.common.errors import tell_input_errors
+
+class Signalled(Exception):
+    sigval = signal.SIGTERM
+
+def fall():
+    if NUMBER == signal.SIGINT:
+        signal.raise_signal(NUMBER)
+    raise Signalled
+
+@tell_input_errors
+def main():
+    thing = type("Thing", (), {})()
+    weakref.finalize(thing, fall)
+    del thing
+    time.sleep(60)
+
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_falls_in_a_finaliser_is_neither_lost_nor_a_traceback(number):
+    script = IN_A_FINALISER.replace("NUMBER", f"signal.{number.name}")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == -number and "Traceback" not in done.stderr
 
 
 def test_an_option_that_is_given_twice_is_an_error_that_names_it(capsys):
