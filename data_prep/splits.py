@@ -72,8 +72,10 @@ def keep_speakers(train: pd.DataFrame, amount: float, seed: int) -> pd.DataFrame
 
 def keep_utterances(train: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Return at most ``count`` random rows of each speaker, all if it is 0; with the same ``seed`` they are nested."""
+    if not count:
+        return train
     drawn = train.sample(frac=1, random_state=np.random.default_rng([seed, 3]))
-    return train[drawn.groupby("spk_id").cumcount().sort_index() < count] if count else train
+    return train.loc[drawn.index[drawn.groupby("spk_id").cumcount() < count].sort_values()]
 
 
 def join_parts(parts_of: dict[str, Parts]) -> Parts:

@@ -34,7 +34,7 @@ export const SENTENCES = [
 /** Words about the digits, wherever they are shown. */
 export const DIGITS_NOTE =
   "Random digits help a listener notice a replayed recording. The page does not check them: " +
-  "this is not liveness detection.";
+  "they are a hurdle to replay, not liveness detection.";
 
 /** A recorded microphone. Errors are Error whose message tells the user what to do. */
 export class Microphone {
