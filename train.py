@@ -163,8 +163,9 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
 
 
 def make_brain(hparams: dict, run_opts: sb.utils.run_opts.RunOptions, num_classes: int) -> SpeakerBrain:
-    """Build the head and the Brain."""
-    network, head = hparams["embedding_model"], hparams["classifier"](out_neurons=num_classes)
+    """Build the head, if it has a weight, and the Brain."""
+    head = hparams["classifier"](out_neurons=num_classes) if hparams["head_weight"] else torch.nn.Identity()
+    network = hparams["embedding_model"]
     hparams["modules"]["classifier"] = head
     hparams["checkpointer"].add_recoverable("classifier", head)
     hparams["precision"] = resolve_precision(hparams["precision"], run_opts["device"])

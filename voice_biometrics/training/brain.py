@@ -126,10 +126,9 @@ class SpeakerBrain(sb.Brain):
             return torch.zeros(())
         speakers, _ = batch.spk_id_encoded  # (utterances, 1)
         with torch.autocast(self.device_type, enabled=False):
-            loss = self.hparams.head_weight * self.hparams.compute_cost(outputs, speakers)
-            for cost in self.hparams.embedding_costs:
-                loss = loss + cost(embeddings, speakers, batch.id)
-        return loss
+            weight, costs = self.hparams.head_weight, self.hparams.embedding_costs
+            losses = [weight * self.hparams.compute_cost(outputs, speakers)] if weight else []
+            return sum(losses + [cost(embeddings, speakers, batch.id) for cost in costs])
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time: float, steps_since_ckpt: int) -> bool:
         """Decide as SpeechBrain does, but by a clock that cannot be set back, which would put off the checkpoint."""

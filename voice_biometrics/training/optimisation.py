@@ -5,6 +5,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,15 +19,23 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
 
 
 def resolve_precision(precision: str, device: str | None) -> str:
-    """Return ``precision``, with "auto" replaced: bf16 where it is faster than fp32 on ``device``, else fp32.
-
-    Processors need AMX for it: with AVX-512's bf16 alone the network trains a fifth slower than in fp32.
-    """
+    """Return ``precision``, with "auto" replaced: bf16 where it is faster than fp32 on ``device``, else fp32."""
     if precision != "auto":
         return precision
     if torch.cuda.is_available() and device != "cpu":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"  # PyTorch has no public function for it
+    return "bf16" if processor_has_fast_bf16() else "fp32"
+
+
+def processor_has_fast_bf16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return True for processors with AMX, and AMD's with AVX-512's bf16: the network trains 1.8 times as fast there.
+
+    With AVX-512's bf16 on Intel's it trains a fifth slower than in fp32.
+    """
+    if torch.cpu._is_amx_tile_supported():  # PyTorch has no public functions for it
+        return True
+    is_amd = cpu_info.is_file() and "AuthenticAMD" in cpu_info.read_text(encoding="utf-8")
+    return is_amd and torch.cpu._is_avx512_bf16_supported()
 
 
 def keep_freed_memory() -> None:

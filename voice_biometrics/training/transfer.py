@@ -62,7 +62,7 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
     _check_front_end(folder, folder / "hyperparams.yaml", run_folder)
     path = checkpoint.paramfiles[NETWORK]
     _load(network, _read_weights(path), path)
-    same = _speakers(folder) == _speakers(run_folder)
+    same = _speakers(folder) == _speakers(run_folder) and any(True for _ in head.parameters())
     if same:
         _load(head, _read_weights(checkpoint.paramfiles[HEAD]), checkpoint.paramfiles[HEAD])
     logger.info("Starting from the network %s; %s", path, "and its head" if same else "other speakers: a new head")
@@ -99,6 +99,9 @@ def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     prefix = f"{NETWORK}."
     if any(name.startswith(prefix) for name in weights):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    added = getattr(module, "added_part", None)  # which changes nothing before training
+    if added and not any(name.startswith(added) for name in weights):
+        weights |= {name: tensor for name, tensor in module.state_dict().items() if name.startswith(added)}
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.training.optimisation import LearningRate, average_of_weights
+from voice_biometrics.training.optimisation import LearningRate, average_of_weights, processor_has_fast_bf16
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -107,3 +107,19 @@ def test_the_averages_batch_norm_statistics_suit_its_weights():
     assert off.max() < 0.05 < newest.max()
     ratio = averaged.module[1].running_var / inside.var(dim=0)
     assert 0.9 < ratio.min() and ratio.max() < 1.1
+
+
+def test_bf16_is_chosen_by_processor(tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    cases = [
+        ("AuthenticAMD", False, True, True),
+        ("GenuineIntel", False, True, False),
+        ("AuthenticAMD", False, False, False),
+    ]
+    for vendor, amx, avx512_bf16, expected in [*cases, ("GenuineIntel", True, True, True)]:
+        info.write_text(f"vendor_id : {vendor}\n")
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=avx512_bf16: found)
+        assert processor_has_fast_bf16(info) is expected, (vendor, amx, avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not processor_has_fast_bf16(tmp_path / "no such file")

@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.experiment.checkpoints import WholeCheckpointer
+from voice_biometrics.models.cnn_ecapa import CnnECAPA
+from voice_biometrics.models.fast_ecapa import FastECAPA
 from voice_biometrics.training.transfer import check_transfer, start_from
 
 
@@ -135,3 +137,17 @@ def test_settings_that_cannot_be_meant_are_refused():
     ):
         with pytest.raises(InputError, match=found):
             check_transfer(settings | changes)
+
+
+def test_a_network_with_convolutions_starts_from_one_without(tmp_path):
+    options = dict(channels=[8, 8, 12], kernel_sizes=[5, 3, 1], dilations=[1, 2, 1], res2net_scale=2, se_channels=4)
+    smaller, larger = FastECAPA(20, **options), CnnECAPA(20, **options)
+    save_file(smaller.state_dict(), tmp_path / "weights.safetensors")
+    start_from(tmp_path, larger, head(), tmp_path)
+    torch.testing.assert_close(larger.state_dict()["fc.conv.weight"], smaller.fc.conv.weight)
+    incomplete = {
+        name: tensor.contiguous() for name, tensor in larger.state_dict().items() if name != "stem.to_mels.weight"
+    }
+    save_file(incomplete, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"stem\.to_mels\.weight"):
+        start_from(tmp_path, larger, head(), tmp_path)
