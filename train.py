@@ -164,10 +164,11 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
 
 def make_brain(hparams: dict, run_opts: sb.utils.run_opts.RunOptions, num_classes: int) -> SpeakerBrain:
     """Build the head, if it has a weight, and the Brain."""
-    head = hparams["classifier"](out_neurons=num_classes) if hparams["head_weight"] else torch.nn.Identity()
-    network = hparams["embedding_model"]
+    network, head = hparams["embedding_model"], torch.nn.Identity()
+    if hparams["head_weight"]:
+        head = hparams["classifier"](out_neurons=num_classes)
+        hparams["checkpointer"].add_recoverable("classifier", head)
     hparams["modules"]["classifier"] = head
-    hparams["checkpointer"].add_recoverable("classifier", head)
     hparams["precision"] = resolve_precision(hparams["precision"], run_opts["device"])
     if hparams["pretrained"]:  # also in a resumed run: its checkpoint, loaded later, might be broken
         start_from(Path(hparams["pretrained"]), network, head, Path(hparams["output_folder"]))

@@ -160,8 +160,9 @@ class TrainedRun:
 
     @property
     def num_head_parameters(self) -> int:
-        """Trained parameters of the head, which is not among ``modules``."""
-        return sum(weights.numel() for weights in torch.load(self.checkpoint.path / "classifier.ckpt").values())
+        """Trained parameters of the head, which is not among ``modules``; 0 without a head."""
+        path = self.checkpoint.path / "classifier.ckpt"
+        return sum(weights.numel() for weights in torch.load(path).values()) if path.is_file() else 0
 
     def fingerprint(self) -> str:
         """Return a SHA-256 digest of all that determines an embedding: weights, features and the minimum duration."""

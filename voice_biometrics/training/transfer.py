@@ -62,10 +62,11 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
     _check_front_end(folder, folder / "hyperparams.yaml", run_folder)
     path = checkpoint.paramfiles[NETWORK]
     _load(network, _read_weights(path), path)
-    same = _speakers(folder) == _speakers(run_folder) and any(True for _ in head.parameters())
+    has_heads = HEAD in checkpoint.paramfiles and any(True for _ in head.parameters())
+    same = has_heads and _speakers(folder) == _speakers(run_folder)
     if same:
         _load(head, _read_weights(checkpoint.paramfiles[HEAD]), checkpoint.paramfiles[HEAD])
-    logger.info("Starting from the network %s; %s", path, "and its head" if same else "other speakers: a new head")
+    logger.info("Starting from the network %s; %s", path, "and its head" if same else "without its head")
 
 
 def _find_weights(folder: Path) -> Path:
@@ -111,7 +112,7 @@ def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
 
 def _check_run_folder(folder: Path, checkpoint: Checkpoint) -> None:
     """Raise InputError if a folder with checkpoints is not a run folder of train.py."""
-    missing = [f"{part}.ckpt in {checkpoint.path}" for part in (NETWORK, HEAD) if part not in checkpoint.paramfiles]
+    missing = [] if NETWORK in checkpoint.paramfiles else [f"{NETWORK}.ckpt in {checkpoint.path}"]
     missing += [name for name in ("hyperparams.yaml", "manifests/train.csv") if not (folder / name).is_file()]
     if missing:
         raise InputError(f"pretrained {folder}: expected a run folder of train.py, found no {missing[0]}")

@@ -52,6 +52,16 @@ def test_a_run_on_other_speakers_gives_the_network_alone(tmp_path):
     assert started(theirs, tmp_path / "b") == (1.0, 7.0)
 
 
+def test_a_run_without_a_head_gives_the_network_also_to_a_run_without_one(tmp_path):
+    theirs, ours = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    for path in theirs.glob("save/CKPT*/classifier.ckpt"):
+        path.unlink()
+    assert started(theirs, ours) == (1.0, 7.0)
+    mine = network()
+    start_from(theirs, mine, torch.nn.Identity(), ours)
+    assert mine[0].weight[0, 0].item() == 1.0
+
+
 def test_a_model_folder_gives_the_network(tmp_path):
     for number, (name, prefix) in enumerate(
         (("embedding_model.ckpt", ""), ("weights.safetensors", ""), ("weights.safetensors", "embedding_model."))
@@ -95,7 +105,7 @@ def test_other_features_are_refused(tmp_path):
 
 def test_a_run_folder_that_lacks_something_is_told(tmp_path):
     ours = write_run(tmp_path / "ours")
-    for number, name in enumerate(("hyperparams.yaml", "manifests/train.csv", "save/CKPT*/classifier.ckpt")):
+    for number, name in enumerate(("hyperparams.yaml", "manifests/train.csv", "save/CKPT*/embedding_model.ckpt")):
         folder = write_run(tmp_path / str(number))
         for path in folder.glob(name):
             path.unlink()
