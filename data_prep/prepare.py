@@ -16,7 +16,7 @@ import pandas as pd
 
 from data_prep.corpus import MAX_SKIPPED, Corpus, Utterance
 from data_prep.file_checks import Remarks, report_copies
-from data_prep.settings import Settings
+from data_prep.settings import Settings, recorded_settings
 from data_prep.shards import shards_folder, take_manifests
 from data_prep.splits import Parts, check_parts, hold_out, join_parts, keep_speakers, keep_utterances
 from voice_biometrics.common.audio_files import BLOCK, Header, read_headers, shortened
@@ -51,8 +51,9 @@ def prepare(settings: Settings, manifest_folder: Path, is_trained: bool = False)
     corpora = settings.corpora()
     record = {"version": FORMAT_VERSION, "settings": settings.portable(), "files_sha256": _fingerprint(corpora)}
     done = read_record(manifest_folder)
+    before = done | {"settings": recorded_settings(done)}
     is_complete = all((manifest_folder / name).is_file() for name in done.get("files", ["train.csv"]))
-    if is_complete and all(done.get(key) == value for key, value in record.items()):
+    if is_complete and all(before.get(key) == value for key, value in record.items()):
         logger.info("Reusing the manifests in %s: same settings and files", manifest_folder)
         return done
     parts_of, skipped = {}, []

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from data_prep.corpus import Corpus
 from voice_biometrics.common.errors import InputError
@@ -13,7 +13,10 @@ CORPORA = ("common_voice", "demo_voices", "librispeech", "speaker_folders", "spe
 
 @dataclass(frozen=True)
 class Settings:
-    """The hparams keys of the same names, explained in ``hparams/ecapa_small.yaml``."""
+    """The hparams keys of the same names, explained in ``hparams/ecapa_small.yaml``.
+
+    The default of a new setting must change no manifest: older manifests are read with it.
+    """
 
     corpus: str
     data_folder: str
@@ -100,3 +103,9 @@ class Settings:
     def portable(self) -> dict:
         """Return the settings without the folders, so that a moved corpus is not prepared again."""
         return {key: value for key, value in asdict(self).items() if key != "data_folder"}
+
+
+def recorded_settings(record: dict) -> dict:
+    """Return the settings in a ``prepared.json``; those that are newer than the file have their defaults."""
+    defaults = {item.name: item.default for item in fields(Settings) if item.default is not MISSING}
+    return defaults | record.get("settings", {})

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from data_prep.settings import Settings
+from data_prep.settings import Settings, recorded_settings
 from voice_biometrics.common.errors import InputError, OptionParser, tell_input_errors
 from voice_biometrics.common.files import written_whole
 from voice_biometrics.common.manifest import data_roots, read_manifest, read_record, with_folders, write_manifest
@@ -135,10 +135,11 @@ def take_manifests(shards: Path, settings: Settings, manifest_folder: Path) -> d
     record = read_record(shards)
     if not record:
         raise InputError(f"{shards}: no {RECORD}; expected shards that are complete: repeat python -m data_prep shards")
-    different = [key for key, value in settings.portable().items() if record["settings"].get(key) != value]
+    before = recorded_settings(record)
+    different = [key for key, value in settings.portable().items() if before.get(key) != value]
     if different:
         raise InputError(
-            f"{shards}: prepared with {different[0]} {record['settings'].get(different[0])!r}, but it is "
+            f"{shards}: prepared with {different[0]} {before.get(different[0])!r}, but it is "
             f"{settings.portable()[different[0]]!r}; give the same value, or prepare and make the shards again"
         )
     for path in (*shards.glob("*.csv"), shards / RECORD):

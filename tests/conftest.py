@@ -4,6 +4,7 @@ import voice_biometrics  # noqa: F401 - before PyTorch, see there
 
 # isort: split
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,13 @@ def write_speakers(
             sound = make_voice(90 + 40 * speaker, duration_s + 0.1 * (utterance % 3), seed=100 * speaker + utterance)
             soundfile.write(place / f"utt{utterance}.wav", sound, SAMPLE_RATE)
     return folder
+
+
+def forget_setting(folder: Path, name: str) -> None:
+    """Change the record of a preparation to one of a program without the setting ``name``."""
+    record = json.loads((folder / "prepared.json").read_text())
+    del record["settings"][name]
+    (folder / "prepared.json").write_text(json.dumps(record))
 
 
 @pytest.fixture

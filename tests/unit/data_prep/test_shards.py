@@ -15,7 +15,7 @@ import train
 from data_prep import shards
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
-from tests.conftest import write_speakers
+from tests.conftest import forget_setting, write_speakers
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import read_utterances
@@ -96,6 +96,12 @@ def test_training_gives_the_same_losses_and_error_rates_as_from_files(corpus, pa
 def test_faults_are_told(corpus, packed, tmp_path):
     with pytest.raises(InputError, match=r"prepared with valid_speakers 2, but it is 0.2"):
         prepare(Settings("speaker_folders", str(packed), valid_speakers=0.2), tmp_path / "manifests")
+    older = tmp_path / "older"
+    shutil.copytree(packed, older)
+    forget_setting(older, "train_utterances")
+    prepare(Settings("speaker_folders", str(older), valid_speakers=2), tmp_path / "manifests")
+    with pytest.raises(InputError, match=r"prepared with train_utterances 0, but it is 3"):
+        prepare(Settings("speaker_folders", str(older), valid_speakers=2, train_utterances=3), tmp_path / "manifests")
     with pytest.raises(SystemExit):
         shards.main([str(tmp_path), str(tmp_path / "out"), "--data_folder", str(corpus)])
     partial = tmp_path / "partial"
