@@ -36,6 +36,7 @@ YAML_TAG = re.compile(r"!(ref|new|name|module|apply|applyref|copy|include|tuple|
 # Every hparams key and what it affects: "data" (the manifests: training and held-out speakers), "model" (the trained
 # weights in any other way), "scoring" (only how eval_eer.py scores a trained model) or "free" (none of these: it may
 # change while a run is stopped). A helper key that another key refers to need not be listed: it is part of that key.
+# The default of a new key in DEFAULT_FILE must change nothing: runs that were begun before the key are read with it.
 KEYS = {
     **dict.fromkeys(
         ("corpus", "trial_list", "valid_speakers", "test_speakers", "max_trials", "valid_corpus", "train_speakers",
@@ -199,14 +200,15 @@ def merged_tree(hparams_file: Path) -> CommentedMap:
     A variant's keys replace those of its base. Of two mappings with the same tag, or if the variant's has none, only
     the entries that the variant names are replaced; a mapping with another tag (``!new:...``) replaces the whole. The
     ``name`` of a variant is that of its file. Raises InputError for a missing or malformed file, and for a key that is
-    neither in KEYS nor referred to.
+    neither in KEYS nor referred to. The record of a run gets the keys that are newer than it, with their defaults.
     """
     tree = _load(hparams_file)
     if hparams_file.name == RECORD:
-        return CommentedMap({RENAMED.get(key, key): node for key, node in tree.items()})
+        record = CommentedMap({RENAMED.get(key, key): node for key, node in tree.items()})
+        return YAML().load(resolve_references(as_yaml(CommentedMap({**default_tree(), **record}))))
     merged = tree
     if "base" in tree:
-        merged = _merge(merged_tree(hparams_file.parent / tree.pop("base")), tree)
+        merged = merge(merged_tree(hparams_file.parent / tree.pop("base")), tree)
         merged["name"] = tree.get("name", hparams_file.stem)
     for key in tree:
         place = f"{hparams_file}: key {key!r}"
@@ -216,13 +218,18 @@ def merged_tree(hparams_file: Path) -> CommentedMap:
     return merged
 
 
-def _merge(base: CommentedMap, changes: CommentedMap) -> CommentedMap:
-    """Merge ``changes`` into ``base``."""
+def default_tree() -> CommentedMap:
+    """Return the YAML tree of DEFAULT_FILE, wherever the program is called."""
+    return merged_tree(ROOT / DEFAULT_FILE)
+
+
+def merge(base: CommentedMap, changes: CommentedMap) -> CommentedMap:
+    """Merge ``changes`` into ``base``, and return it; see ``merged_tree``."""
     for key, change in changes.items():
         node = base.get(key)
         mergeable = isinstance(node, CommentedMap) and isinstance(change, CommentedMap)
         if mergeable and change.tag.value in (None, node.tag.value):
-            _merge(node, change)
+            merge(node, change)
         else:
             base[key] = change
     return base

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.files import written_whole
-from voice_biometrics.experiment.hparams import RECORD, RENAMED, keys_that_affect
+from voice_biometrics.experiment.hparams import RECORD, RENAMED, as_yaml, default_tree, keys_that_affect, merge
 
 
 @contextlib.contextmanager
@@ -36,14 +36,18 @@ def only_run_in(folder: Path) -> Iterator[None]:
 
 
 def check_same_hparams(text: str, overrides: str, folder: Path) -> None:
-    """Raise InputError, naming the keys, if a checkpoint in ``folder`` was trained with other hparams."""
+    """Raise InputError, naming the keys, if a checkpoint in ``folder`` was trained with other hparams.
+
+    A key, or an argument of a class, that is newer than the run may have its default.
+    """
     path = folder / RECORD
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not before.strip() or not has_checkpoint(folder):
         return
     free = keys_that_affect("free", "scoring")
     old, new = values_of(before), values_of(resolve_references(text, overrides).read())
-    changed = [key for key in {**old, **new} if key not in free and old.get(key) != new.get(key)]
+    filled = values_of(resolve_references(as_yaml(merge(default_tree(), YAML().load(before)))).read())
+    changed = [key for key in {**old, **new} if key not in free and new.get(key) not in (old.get(key), filled.get(key))]
     if RENAMED.keys() & old.keys():
         raise InputError(
             f"{folder}: trained by an older version of train.py (key {min(RENAMED.keys() & old.keys())}); it can be "

@@ -12,11 +12,12 @@ import soundfile
 
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
-from tests.conftest import make_voice, write_speakers
+from tests.conftest import forget_setting, make_voice, write_speakers
 from voice_biometrics.common.audio import read_audio
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.common.manifest import read_manifest, read_utterances
 from voice_biometrics.common.trial_lists import read_trials
+from voice_biometrics.experiment.hparams import as_yaml, default_tree, plain_settings
 
 
 def settings(folder, corpus="speaker_folders", **changes) -> Settings:
@@ -60,9 +61,17 @@ def test_nothing_is_done_again_until_the_settings_or_the_files_change(speakers, 
     (tmp_path / "m" / "train.csv").write_text("a mark")
     prepare(settings(speakers), tmp_path / "m")
     assert (tmp_path / "m" / "train.csv").read_text() == "a mark"
+    forget_setting(tmp_path / "m", "train_utterances")
+    prepare(settings(speakers), tmp_path / "m")
+    assert (tmp_path / "m" / "train.csv").read_text() == "a mark"
     soundfile.write(speakers / "spk0" / "new.wav", np.full(16000, 0.1), 16000)
     prepare(settings(speakers), tmp_path / "m")
     assert len(read_manifest(tmp_path / "m" / "train.csv")) + len(read_manifest(tmp_path / "m" / "valid.csv")) == 25
+
+
+def test_the_defaults_of_the_settings_are_those_of_the_hparams_file():
+    hparams = plain_settings(as_yaml(default_tree()))
+    assert Settings.from_hparams(hparams) == Settings(hparams["corpus"], hparams["data_folder"])
 
 
 def test_a_preparation_that_was_killed_is_done_again(speakers, tmp_path):

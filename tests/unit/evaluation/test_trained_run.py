@@ -73,6 +73,16 @@ def test_a_run_from_before_the_packages_and_the_renamed_keys_is_read(folder, cor
     assert old.settings["n_mels"] == 80 and old.held_out().trials.equals(new.held_out().trials)
 
 
+def test_a_run_from_before_keys_existed_is_read_with_their_defaults_which_may_be_set(folder):
+    path, newer = folder / "hyperparams.yaml", ("train_utterances", "channel", "segment_s", "num_workers")
+    expected = TrainedRun(folder)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if line.partition(":")[0] not in newer))
+    old = TrainedRun.from_command_line([str(folder), "--segment_s", "2.5"], "")
+    assert old.settings == expected.settings | {"segment_s": 2.5}
+    assert old.hparams == expected.hparams and old.fingerprint() == expected.fingerprint()
+
+
 def test_values_change_the_fingerprint_and_comments_do_not(folder):
     before = TrainedRun(folder).fingerprint()
     path = folder / "hyperparams.yaml"

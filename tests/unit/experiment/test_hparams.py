@@ -198,7 +198,9 @@ def test_every_key_of_the_main_file_is_read_by_the_code_or_by_the_file():
         assert used or key in run_options, key
 
 
-def test_the_record_of_an_older_run_is_read_with_its_keys_renamed(tmp_path):
+def test_the_record_of_an_older_run_is_read_with_its_keys_renamed_and_newer_ones_at_their_default(tmp_path):
     record = tmp_path / "hyperparams.yaml"
     record.write_text("num_features: 40\nseed: 1\n")
-    assert read(str(record)).settings == {"n_mels": 40, "seed": 1}
+    run = read(str(record))
+    assert run.settings == read("--n_mels", "40", "--seed", "1").settings
+    assert "!ref" not in run.text and "num_features" not in run.text
