@@ -132,6 +132,8 @@ def test_other_arguments_in_the_same_folder_are_refused_by_name(run, corpus, cap
     manifest = (run / "manifests" / "train.csv").read_bytes()
     assert "another valid_speakers" in fails_with(capsys, train, arguments(corpus, run, "--valid_speakers", "3"))
     assert (run / "manifests" / "train.csv").read_bytes() == manifest
+    told = fails_with(capsys, train, arguments(corpus, run, "--number_of_epochs", "9"))
+    assert "another number_of_epochs" in told and f"--pretrained {run}" in told
 
 
 def test_held_out_speakers_are_the_trials_of_a_corpus_without_a_test_part(corpus, tmp_path):

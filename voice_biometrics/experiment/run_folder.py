@@ -56,7 +56,7 @@ def check_same_hparams(text: str, overrides: str, folder: Path) -> None:
     if changed:
         raise InputError(
             f"{folder}: the checkpoint there was trained with another {', '.join(changed)}; give the same values, or "
-            "train into another folder (--output_folder)"
+            f"train into another folder (--output_folder), from these weights if you like (--pretrained {folder})"
         )
 
 
