@@ -160,7 +160,7 @@ def origin_of(run: TrainedRun) -> str:
 
 def teacher_of(run: TrainedRun) -> str:
     """Return name and checksum of the teacher of a run, empty without one."""
-    path = run.manifests / "teacher.npz"
+    path = Path(run.settings["teacher_file"] or run.manifests / "teacher.npz")
     if not path.is_file():
         return ""
     with np.load(path, allow_pickle=False) as arrays:

@@ -50,4 +50,7 @@ def test_the_command_has_all_keys_that_differ_and_no_folder_of_this_machine(tmp_
     assert "--teacher" not in command
     np.savez(run.manifests / "teacher.npz", teacher=np.array("CAM++"))
     assert "--teacher /path/to/teacher" in training_command(run, "RUN") and teacher_of(run) == "CAM++"
+    run.settings["teacher_file"] = str(tmp_path / "shared.npz")
+    np.savez(run.settings["teacher_file"], teacher=np.array("another"))
+    assert teacher_of(run) == "another"
     assert not re.search("--(name|num_speakers|save_folder|tensorboard) ", command)
