@@ -37,6 +37,7 @@ from voice_biometrics.metrics.error_rates import (
     checked_labels,
     checked_trials,
     error_rates,
+    meeting_point,
     normalised_weights,
 )
 from voice_biometrics.metrics.llr import bayes_threshold, cllr_of_each
@@ -375,10 +376,7 @@ class _SortedTrials:
             target = _running_sums(below[0, some], times[speaker])[targets - targets[0]]  # (points, draws)
             nontarget = _running_sums(below[1, some], times[pair[0]] * times[pair[1]])[nontargets - nontargets[0]]
             frr, far = target / total[0, some], (total[1, some] - nontarget) / total[1, some]
-            after = np.argmax(frr >= far, axis=0), np.arange(frr.shape[1])
-            before = after[0] - 1, after[1]
-            step = (frr[before] - far[before]) / ((frr[before] - far[before]) - (frr[after] - far[after]))
-            eer[some] = frr[before] + step * (frr[after] - frr[before])
+            eer[some], _ = meeting_point(far, frr)
         return eer
 
 

@@ -69,7 +69,7 @@ class ErrorRates:
         of the second point, ``inf`` when it is "reject all" (as for all-tied scores).
         """
         eer, right = meeting_point(self.far, self.frr)
-        return eer, float(self.thresholds[right])
+        return float(eer), float(self.thresholds[right])
 
     def min_dcf(self, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> tuple[float, float]:
         """Return the smallest normalised detection cost over all thresholds, and the lowest threshold that has it.
@@ -166,16 +166,16 @@ def dcf_entry(cost: Cost, value: float, threshold: float) -> dict[str, float | N
     return {"value": value, **cost._asdict(), "threshold": _finite_or_none(threshold)}
 
 
-def meeting_point(far: np.ndarray, frr: np.ndarray) -> tuple[float, int]:
+def meeting_point(far: np.ndarray, frr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the EER on the line between the two points where FRR overtakes FAR, and the second of the two points.
 
-    far, frr : (points,) float, from accept all (FAR 1) to reject all (FRR 1).
+    far, frr : (points,) float, from accept all (FAR 1) to reject all (FRR 1); or (points, lists), for many at once.
     """
-    points = range(far.size)
-    right = bisect.bisect_left(points, 0.0, key=lambda point: frr[point] - far[point])  # the first FRR from the FAR up
-    (far_before, far_after), (frr_before, frr_after) = far[right - 1 : right + 1], frr[right - 1 : right + 1]
-    step = (frr_before - far_before) / ((frr_before - far_before) - (frr_after - far_after))
-    return float(frr_before + step * (frr_after - frr_before)), right
+    right = np.argmax(frr >= far, axis=0)
+    after = right, *np.indices(right.shape)
+    before = right - 1, *after[1:]
+    step = (frr[before] - far[before]) / ((frr[before] - far[before]) - (frr[after] - far[after]))
+    return frr[before] + step * (frr[after] - frr[before]), right
 
 
 def check_far(max_far: float) -> None:

@@ -43,7 +43,7 @@ class PavBins:
         """
         far = 1.0 - np.append(0, np.cumsum(self.num_nontarget)) / self.num_nontarget.sum()
         frr = np.append(0, np.cumsum(self.num_target)) / self.num_target.sum()
-        return meeting_point(far, frr)[0]
+        return float(meeting_point(far, frr)[0])
 
     def min_cllr(self) -> float:
         """Return the C_llr, in bits, of these scores under the best monotone calibration.
