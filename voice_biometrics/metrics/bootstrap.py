@@ -185,11 +185,19 @@ class SpeakerBootstrap:
         self.num_speakers = names.size
         if self.num_speakers < 2:
             raise InputError(f"{names.size} speaker: an interval over speakers needs two or more")
+        self._pair, self._pair_speakers = self._number_pairs()
         self._num_replicates = num_replicates
         drawn = draw_speakers(self.num_speakers, num_replicates, seed).T  # (speakers, draws)
         self._multiplicity = drawn.astype(np.min_scalar_type(drawn.max() ** 2))  # small: memory sets the speed
         self._num_target, self._num_nontarget = self._totals(np.ones(self.is_target.size))[0]  # (draws,)
         self._usable = np.flatnonzero((self._num_target > 0) & (self._num_nontarget > 0))
+
+    def _number_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of each non-target trial's pair of speakers, (trials,), and the pairs, (2, pairs)."""
+        low, high = np.sort([self.enrol_speaker, self.test_speaker], axis=0)[:, ~self.is_target]
+        pair = np.zeros(self.is_target.size, int)
+        pair[~self.is_target], pairs = pd.factorize(low * self.num_speakers + high, sort=True)
+        return pair, np.stack(np.divmod(pairs, self.num_speakers))
 
     def intervals(self, scores: np.ndarray, measures: Mapping[Hashable, "Measure"]) -> dict[Hashable, Interval]:
         """Return each measure with its 95 % interval, under the names of ``measures``.
@@ -266,9 +274,15 @@ class SpeakerBootstrap:
         ``part`` (trials,) int: the part of each trial, if the list has several.
         """
         part = np.zeros(costs.size, int) if part is None else part
-        target_costs = costs[self.is_target], (part[self.is_target], self.enrol_speaker[self.is_target])
-        targets = coo_array(target_costs, shape=(num_parts, self.num_speakers)).tocsr()
-        first, second, nontargets = self._cost_of_pairs(costs, part, num_parts)
+
+        def sums(kind: np.ndarray, unit: np.ndarray, num_units: int) -> csr_array:
+            chosen = kind & (costs != 0.0)
+            return coo_array((costs[chosen], (part[chosen], unit[chosen])), shape=(num_parts, num_units)).tocsr()
+
+        targets = sums(self.is_target, self.enrol_speaker, self.num_speakers)
+        nontargets = sums(~self.is_target, self._pair, self._pair_speakers.shape[1])
+        costly = np.unique(nontargets.indices)
+        nontargets, (first, second) = nontargets[:, costly], self._pair_speakers[:, costly]
         totals = np.empty((num_parts, 2, self._multiplicity.shape[1]))
         for start in range(0, totals.shape[2], DRAWS_AT_A_TIME):
             draws = np.ascontiguousarray(self._multiplicity[:, start : start + DRAWS_AT_A_TIME])
@@ -276,19 +290,6 @@ class SpeakerBootstrap:
             some[:, 0] = targets @ draws
             some[:, 1] = nontargets @ (draws[first] * draws[second])
         return totals
-
-    def _cost_of_pairs(
-        self, costs: np.ndarray, part: np.ndarray, num_parts: int
-    ) -> tuple[np.ndarray, np.ndarray, csr_array]:
-        """Sum the non-target trials' costs over each pair of speakers that has any, in each part of the list.
-
-        Returns the pairs, numbers of the first and the second speaker, (pairs,), and a sparse matrix (parts, pairs).
-        """
-        chosen = ~self.is_target & (costs != 0.0)
-        low, high = np.sort([self.enrol_speaker[chosen], self.test_speaker[chosen]], axis=0)
-        pairs, pair = np.unique(low * self.num_speakers + high, return_inverse=True)
-        sums = coo_array((costs[chosen], (part[chosen], pair)), shape=(num_parts, pairs.size)).tocsr()
-        return *np.divmod(pairs, self.num_speakers), sums
 
     def _interval(self, spread: Spread, measure: "Measure | None" = None) -> Interval:
         lower, upper = spread.ends()
@@ -304,9 +305,7 @@ class SpeakerBootstrap:
     def _rules_of_three(self) -> tuple[float, float]:
         """Return the FRR and FAR that zero errors still allow, from the numbers of speakers and of pairs."""
         num_speakers = np.unique(self.enrol_speaker[self.is_target]).size
-        ones = np.ones(self.is_target.size)
-        num_pairs = self._cost_of_pairs(ones, np.zeros(ones.size, int), 1)[0].size
-        return min(1.0, 3.0 / num_speakers), min(1.0, 3.0 / num_pairs)
+        return min(1.0, 3.0 / num_speakers), min(1.0, 3.0 / self._pair_speakers.shape[1])
 
 
 def draw_speakers(num_speakers: int, num_replicates: int, seed: int) -> np.ndarray:
