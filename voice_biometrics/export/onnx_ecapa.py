@@ -1,5 +1,4 @@
-"""Hand-written ONNX graph of SpeechBrain's ECAPA-TDNN for whole utterances, twice as fast as the network itself; also
-with convolutions before it (``CnnECAPA``).
+"""Hand-written ONNX graph of SpeechBrain's ECAPA-TDNN for whole utterances, twice as fast as the network itself.
 
 - Frames are rows (batch * frames, channels), so every layer is one matrix product with constant weights. ONNX Runtime
   packs these once and quantises them well.
@@ -23,7 +22,6 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, SERes2NetBlock, TDNN
 from torch import Tensor, nn
 
 from voice_biometrics.common.errors import InputError
-from voice_biometrics.models.cnn_ecapa import CnnECAPA, MelStem, Residual
 
 OPSET = 20
 IR_VERSION = 10
@@ -111,12 +109,9 @@ def add_ecapa(graph: OnnxGraph, network: ECAPA_TDNN, features: str, cosines: Ten
     """Add the network: ``features`` (batch, frames, features) to embeddings (batch, dims).
 
     ``cosines`` (features, coefficients) is a linear transform of the features to fold into the first layer. Raises
-    InputError when the network has groups, another activation than ReLU, or no global context, and when convolutions
-    over frequencies get other features than as many MFCC as mels.
+    InputError when the network has groups, another activation than ReLU, or no global context.
     """
     _check(network)
-    if isinstance(network, CnnECAPA) and (cosines is None or cosines.shape != network.dct.shape):
-        raise InputError("embedding_model: the export supports CnnECAPA with as many MFCC as mels only")
     return EcapaWriter(graph, features).write(network, cosines)
 
 
@@ -135,11 +130,8 @@ class EcapaWriter:
         """Return the name of the embeddings."""
         first, *blocks = network.blocks
         width = first.conv.conv.in_channels if cosines is None else len(cosines)
-        rows = self.op("Reshape", self.features, [-1, width])
-        if isinstance(network, CnnECAPA):
-            unit = (cosines * network.dct).sum() / len(cosines)  # of the log-mels here, in that of training
-            rows = self.op("Add", rows, self.stem(network.stem, unit.double()))
-        frames = self.tdnn(first, Rows(rows, torch.zeros(width, dtype=torch.float64)), cosines)
+        frames = Rows(self.op("Reshape", self.features, [-1, width]), torch.zeros(width, dtype=torch.float64))
+        frames = self.tdnn(first, frames, cosines)
         outputs = []
         for number, block in enumerate(blocks, start=1):
             self.graph.place = f"network/block_{number}/"
@@ -147,30 +139,6 @@ class EcapaWriter:
             outputs.append(frames)
         self.graph.place = "network/end/"
         return self.pooled(network, self.tdnn(network.mfa, self.joined(outputs)))
-
-    def stem(self, stem: MelStem, unit: Tensor) -> str:
-        """Convolutions over time and frequency: (batch * frames, mels), to be added to the features.
-
-        The stem expects and returns the features times ``unit``.
-        """
-        images = self.op("Mul", self.op("Unsqueeze", self.features, [1]), unit)  # (batch, channels, frames, mels)
-        for layer in stem.layers:
-            if isinstance(layer, Residual):
-                inner = self.op("Relu", self.image_convolution(layer.first, images))
-                images = self.op("Relu", self.op("Add", images, self.image_convolution(layer.second, inner)))
-            else:
-                images = self.op("Relu", self.image_convolution(layer, images))
-        rows = self.op("Reshape", self.op("Transpose", images, perm=[0, 2, 1, 3]), [-1, stem.to_mels.in_features])
-        weight = stem.to_mels.weight.double().t() / unit
-        return self.graph.linear(rows, weight, torch.zeros(weight.shape[1]))
-
-    def image_convolution(self, layer: nn.Sequential, images: str) -> str:
-        """Convolution over time and frequency with its batch normalisation folded in."""
-        convolution, norm = layer[0], layer[1]
-        scale, shift = scale_and_shift(norm)
-        weight = convolution.weight.double() * scale[:, None, None, None]
-        pads = [*convolution.padding, *convolution.padding]
-        return self.op("Conv", images, weight, shift, pads=pads, strides=list(convolution.stride))
 
     def tdnn(self, block: TDNNBlock, frames: Rows, cosines: Tensor | None = None) -> Rows:
         """Convolution, ReLU, batch normalisation."""
@@ -296,7 +264,7 @@ class EcapaWriter:
         return self.op("Div", self.time_sum(utterances), self.op("Cast", self.num_frames, to=1))
 
 
-def scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def scale_and_shift(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Return scale and shift of batch normalisation in evaluation mode, (channels,) float64 each."""
     scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale

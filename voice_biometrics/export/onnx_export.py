@@ -20,7 +20,6 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.export.onnx_ecapa import OPSET, OnnxGraph, add_ecapa
 from voice_biometrics.export.onnx_front_end import add_computed_front_end, add_front_end, read_front_end
 from voice_biometrics.inference.embedder import INPUT, OUTPUT
-from voice_biometrics.models.cnn_ecapa import CnnECAPA
 from voice_biometrics.models.fast_ecapa import FastECAPA
 
 ENGINE_INPUT, ENGINE_OUTPUT = "feats", "embs"
@@ -49,7 +48,7 @@ def export_onnx(modules: nn.ModuleDict, dims: int, path: Path, for_engines: bool
         source, shape, output = INPUT, ["batch", "samples"], OUTPUT
         features, cosines = add_front_end(graph, front_end, source)
     network = modules["embedding_model"]
-    if type(network) in (ECAPA_TDNN, FastECAPA, CnnECAPA):  # a derived class may compute something else
+    if type(network) in (ECAPA_TDNN, FastECAPA):  # a derived class may compute something else
         embeddings = add_ecapa(graph, network, features, cosines)
     else:
         features = features if cosines is None else graph.op("MatMul", features, cosines)

@@ -25,10 +25,11 @@ def quantise(source: Path, destination: Path) -> None:
     graph = onnx.load(source).graph
     shapes = {constant.name: constant.dims for constant in graph.initializer}
     layers = [node for node in graph.node if node.op_type in LAYERS]
-    quantised = [layer for layer in layers[:-1] if min(shapes[layer.input[1]][:2]) >= MIN_CHANNELS]
-    exact = [node.name for node in graph.node if node not in quantised]
-    exact += [f"{name}_MatMul" for name in exact]  # ONNX Runtime renames Gemm before it looks
-    convolves = any(layer.op_type == "Conv" for layer in quantised)
+    exact = [node.name for node in graph.node if node.op_type not in LAYERS]
+    for layer in layers:
+        if layer is layers[-1] or min(shapes[layer.input[1]][:2]) < MIN_CHANNELS:
+            exact += [layer.name, f"{layer.name}_MatMul"]  # ONNX Runtime renames Gemm before it looks
+    convolves = any(layer.op_type == "Conv" for layer in layers)
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # advice to run a pre-processing that changes nothing here
     try:

@@ -15,7 +15,6 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.export.onnx_export import ENGINE_INPUT, ENGINE_OUTPUT, export_onnx
 from voice_biometrics.export.quantise import quantise
 from voice_biometrics.inference.embedder import INPUT, OUTPUT
-from voice_biometrics.models.cnn_ecapa import CnnECAPA
 from voice_biometrics.models.ecapa_variants import EcapaMeanStdPooling
 from voice_biometrics.models.fast_ecapa import FastECAPA
 from voice_biometrics.models.features import TorchaudioMFCC
@@ -31,8 +30,6 @@ FEATURES = {
     "kaldi": lambda: KaldiMFCC(n_mfcc=20, n_mels=24, hop_length=20, top_db=80, unused_mels=2),
     "kaldi, 10 ms": lambda: KaldiMFCC(n_mfcc=20, n_mels=24),
     "engines": lambda: KaldiMFCC(n_mfcc=20, hop_length=20, top_db=30, unused_mels=2),
-    "square": lambda: MFCC(n_mfcc=20, n_mels=20, deltas=False, context=False),
-    "square, engines": lambda: KaldiMFCC(n_mfcc=20, n_mels=20, hop_length=20, top_db=80),
     "engines, 10 ms": lambda: KaldiMFCC(n_mfcc=20),
     "torchaudio, log": lambda: TorchaudioMFCC(n_mfcc=20, log_mels=True, melkwargs={"n_mels": 24}),
 }
@@ -95,30 +92,6 @@ def test_networks_of_other_shapes(tmp_path):
         modules = make_modules(**options)
         export_onnx(modules, DIMS, tmp_path / "a.onnx")
         assert_same(modules, tmp_path / "a.onnx", voices(2, 12_345))
-
-
-@pytest.mark.parametrize("features", ["square", "square, engines"])
-def test_convolutions_before_the_network(features, tmp_path):
-    modules = make_modules(features, network=CnnECAPA, stem_channels=[4, 6])
-    stem = modules["embedding_model"].stem
-    torch.nn.init.normal_(stem.to_mels.weight, std=0.3)
-    for norm in (module for module in stem.modules() if isinstance(module, torch.nn.BatchNorm2d)):
-        torch.nn.init.normal_(norm.weight)
-        torch.nn.init.normal_(norm.running_mean)
-        torch.nn.init.uniform_(norm.running_var, 0.2, 2.0)
-    export_onnx(modules, DIMS, tmp_path / "a.onnx")
-    for shape in SHAPES:
-        assert_same(modules, tmp_path / "a.onnx", voices(*shape))
-    with torch.no_grad():
-        stem.to_mels.weight.zero_()
-    with pytest.raises(AssertionError):
-        assert_same(modules, tmp_path / "a.onnx", voices(*SHAPES[0]))
-
-
-def test_convolutions_before_the_network_need_as_many_mfcc_as_mels(tmp_path):
-    for features in ("mfcc", "fbank"):
-        with pytest.raises(InputError, match="as many MFCC as mels"):
-            export_onnx(make_modules(features, network=CnnECAPA), DIMS, tmp_path / "a.onnx")
 
 
 def test_attention_of_very_large_logits_neither_overflows_nor_changes(tmp_path):

@@ -63,7 +63,7 @@ def test_embeddings_and_gradients_are_those_of_speechbrain(options):
 
 
 def test_a_network_with_an_exchanged_part_gives_what_it_gave():
-    variants = [network for network in FastECAPA.__subclasses__() if network.__module__ == ecapa_variants.__name__]
+    variants = FastECAPA.__subclasses__()
     assert len(variants) == 6
     for network in variants:
         options = TINY if network is not ecapa_variants.EcapaWithoutRes2 else TINY_WITHOUT_SCALE
