@@ -29,8 +29,8 @@ class FrontEnd:
 
     spectrum : (samples of a frame, 2 * bins), from a frame to real and imaginary parts in turn.
     hop : samples. padding : of the waveform, "constant" (zeros), "reflect" or "kaldi".
-    mels : (2 * bins, mels), each bin twice. floor : minimum mel energy. offset : added to it before the logarithm.
-    decibels : factor of the natural logarithm: 1, or dB per factor e. top_db : limit below the loudest value, or None.
+    mels : (2 * bins, mels), each bin twice. floor : minimum mel energy.
+    decibels : factor of the natural logarithm. top_db : limit below the loudest value, or None.
     cosines : (mels, coefficients), or None.
     centred : subtract each utterance's mean over time.
     least_deviation : then divide by the standard deviation over time, which is at least this; None: do not divide.
@@ -42,7 +42,6 @@ class FrontEnd:
     padding: str
     mels: Tensor
     floor: float
-    offset: float
     decibels: float
     top_db: float | None
     cosines: Tensor | None
@@ -85,7 +84,6 @@ def _of_speechbrain(features: MFCC | Fbank) -> dict:
         padding="constant",
         mels=bank._create_fbank_matrix(*axes).repeat_interleave(2, dim=0),
         floor=bank.amin,
-        offset=0.0,
         decibels=bank.multiplier / math.log(10),
         top_db=bank.top_db,
         cosines=features.compute_dct.dct_mat if isinstance(features, MFCC) else None,
@@ -100,10 +98,9 @@ def _of_torchaudio(features: TorchaudioMFCC) -> dict:
         hop=spectrogram.hop_length,
         padding="reflect",
         mels=mfcc.MelSpectrogram.mel_scale.fb.repeat_interleave(2, dim=0),
-        floor=0.0 if mfcc.log_mels else decibels.amin,
-        offset=1e-6 if mfcc.log_mels else 0.0,
-        decibels=1.0 if mfcc.log_mels else decibels.multiplier / math.log(10),
-        top_db=None if mfcc.log_mels else decibels.top_db,
+        floor=decibels.amin,
+        decibels=decibels.multiplier / math.log(10),
+        top_db=decibels.top_db,
         cosines=mfcc.dct_mat,
     )
 
@@ -116,7 +113,6 @@ def _of_kaldi(features: KaldiMFCC) -> dict:
         padding="kaldi",
         mels=log_mel.filters,
         floor=SMALLEST_ENERGY,
-        offset=0.0,
         decibels=10 / math.log(10),
         top_db=None if log_mel.top_db is None else float(log_mel.top_db),
         cosines=features.dct * (math.log(10) / 10),  # of natural logarithms
@@ -135,11 +131,8 @@ def add_front_end(graph: OnnxGraph, front_end: FrontEnd, waves: str) -> tuple[st
     frames = _frames(graph, padded, front_end.spectrum.shape[0], front_end.hop, num_frames)
     spectrum = graph.op("MatMul", frames, front_end.spectrum)
     energies = graph.op("MatMul", graph.op("Mul", spectrum, spectrum), front_end.mels)  # (batch, frames, mels)
-    if front_end.offset:
-        energies = graph.op("Add", energies, front_end.offset)
-    if front_end.floor:
-        energies = graph.op("Max", energies, front_end.floor)
-    return _normalised(graph, front_end, graph.op("Log", energies))
+    log_mels = graph.op("Log", graph.op("Max", energies, front_end.floor))
+    return _normalised(graph, front_end, log_mels)
 
 
 def add_computed_front_end(graph: OnnxGraph, front_end: FrontEnd, log_mels: str) -> tuple[str, Tensor | None]:

@@ -29,7 +29,6 @@ class TorchaudioMFCC(nn.Module):
     ---------
     n_mfcc: coefficients per frame.
     sample_rate: Hz.
-    log_mels: logarithm of the mel energies instead of decibels clipped at 80 dB below the loudest.
     melkwargs: options of ``torchaudio.transforms.MelSpectrogram``; None for its defaults (n_fft and window of 400
         samples, hop of 200 samples, 128 mels).
 
@@ -40,15 +39,11 @@ class TorchaudioMFCC(nn.Module):
     Source: https://docs.pytorch.org/audio/stable/generated/torchaudio.transforms.MFCC.html
     """
 
-    def __init__(
-        self, n_mfcc: int = 80, sample_rate: int = 16000, log_mels: bool = False, melkwargs: dict | None = None
-    ) -> None:
+    def __init__(self, n_mfcc: int = 80, sample_rate: int = 16000, melkwargs: dict | None = None) -> None:
         super().__init__()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=DEFAULT_EMPTY_MELS_WARNING, category=UserWarning)
-            self.mfcc = torchaudio.transforms.MFCC(
-                sample_rate=sample_rate, n_mfcc=n_mfcc, log_mels=log_mels, melkwargs=melkwargs
-            )
+            self.mfcc = torchaudio.transforms.MFCC(sample_rate=sample_rate, n_mfcc=n_mfcc, melkwargs=melkwargs)
 
     @fwd_default_precision(cast_inputs=torch.float32)
     def forward(self, wavs: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ FEATURES = {
     "kaldi, 10 ms": lambda: KaldiMFCC(n_mfcc=20, n_mels=24),
     "engines": lambda: KaldiMFCC(n_mfcc=20, hop_length=20, top_db=30, unused_mels=2),
     "engines, 10 ms": lambda: KaldiMFCC(n_mfcc=20),
-    "torchaudio, log": lambda: TorchaudioMFCC(n_mfcc=20, log_mels=True, melkwargs={"n_mels": 24}),
 }
 SHAPES = [(1, 8000), (3, 12_345), (2, 40_007)]
 
