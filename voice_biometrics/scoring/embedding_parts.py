@@ -6,6 +6,7 @@ resumes with the missing parts. Its metadata holds the fingerprint of the model,
 the number of rows of the manifest.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -88,19 +89,21 @@ def read_parts(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
     paths = sorted(folder.glob("part-*.parquet"))
     if not paths:
         raise InputError(f"{folder}: expected part-000000.parquet, ...; found none: run python embed.py first")
-    files = [pq.ParquetFile(path) for path in paths]
-    models = [file.schema_arrow.metadata[MODEL] for file in files]
+    heads = [_head(path) for path in paths]
+    models = [head.metadata[MODEL] for head in heads]
     if len(set(models)) > 1:
         other = paths[[model != models[0] for model in models].index(True)]
         raise InputError(f"{other}: of another model than {paths[0].name}; embed into a folder for each model")
-    expected = max(int(file.schema_arrow.metadata[NUM_ROWS]) for file in files)
-    rows = sum(file.metadata.num_rows for file in files)
+    expected = max(int(head.metadata[NUM_ROWS]) for head in heads)
+    rows = sum(head.num_rows for head in heads)
     if rows != expected:
         raise InputError(f"{folder}: expected {expected:,} utterances, found {rows:,}: run python embed.py to its end")
-    dims = files[0].schema_arrow.field("embedding").type.list_size
+    dims = heads[0].schema.to_arrow_schema().field("embedding").type.list_size
     tables, embeddings = [], np.empty((rows, dims), np.float32)
     start = 0
-    for table in _tables(files):
+    for path in paths:
+        with _reading(path):
+            table = pq.read_table(path)  # one open file at a time: each keeps its pages in memory
         values = table["embedding"].combine_chunks().flatten().to_numpy()
         embeddings[start : start + len(table)] = values.reshape(-1, dims)
         tables.append(table.drop_columns("embedding"))
@@ -108,10 +111,23 @@ def read_parts(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
     return pa.concat_tables(tables).to_pandas(), embeddings
 
 
-def _tables(files: list[pq.ParquetFile]) -> Iterator[pa.Table]:
-    for file in files:
-        with file:
-            yield file.read()
+def _head(path: Path) -> pq.FileMetaData:
+    """Return the schema, number of rows and metadata of a part; InputError if embed.py did not write it."""
+    with _reading(path):
+        head = pq.read_metadata(path)
+    if not {MODEL, ROWS, NUM_ROWS} <= set(head.metadata or {}):
+        raise InputError(f"{path}: expected a Parquet file of embed.py, found another one; remove it")
+    return head
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Context manager: a file that is not Parquet, or damaged, raises InputError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: expected a Parquet file of embed.py: {reason}; remove it") from error
 
 
 def _count_rows(manifest_file: Path) -> int:
@@ -129,10 +145,7 @@ def _checksum(rows: pd.DataFrame) -> bytes:
 
 def _check_same(path: Path, metadata: dict[bytes, bytes]) -> None:
     """Raise InputError if a part was made with another model, or from other rows."""
-    try:
-        found = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: expected a Parquet file of embed.py: {error}; remove it") from error
+    found = _head(path).metadata
     for key, name in ((MODEL, "model"), (ROWS, "manifest")):
         if found.get(key) != metadata[key]:
             raise InputError(f"{path}: made with another {name}; give another --output, or remove this folder")

@@ -1,6 +1,8 @@
 """Parts of embeddings: the same in any number of shards, whole or missing, of one model and one manifest."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,19 @@ def test_only_missing_parts_are_written_whatever_the_shards(model, manifest, tmp
     assert {path: path.read_bytes() for path in folder.glob("part*")} == before
 
 
+def test_more_parts_are_read_than_files_may_be_open(model, manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_parts, "ROWS_PER_PART", 1)
+    assert run(model, manifest, "--output", str(tmp_path / "e")) == (24, 0)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 12, limits[1]))
+    try:
+        assert len(read_parts(tmp_path / "e")[0]) == 24
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_parts_of_another_model_or_manifest_are_refused_by_name(model, manifest, tmp_path):
     output = ("--output", str(tmp_path / "e"))
     run(model, manifest, *output)
@@ -88,6 +103,19 @@ def test_parts_of_another_model_or_manifest_are_refused_by_name(model, manifest,
     (tmp_path / "e" / "part-000000.parquet").write_bytes(b"no Parquet")
     with pytest.raises(InputError, match=r"part-000000.parquet: expected a Parquet file"):
         run(model, manifest, *output)
+
+
+def test_a_part_that_is_damaged_or_of_another_program_is_told_by_name(model, manifest, tmp_path):
+    run(model, manifest, "--output", str(tmp_path / "e"))
+    part = tmp_path / "e" / "part-000002.parquet"
+    whole = part.read_bytes()
+    for content in (whole[:500], whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :]):
+        part.write_bytes(content)  # cut off; the end is there, but not what it points to
+        with pytest.raises(InputError, match=r"part-000002.parquet: expected a Parquet file of embed.py: .*; remove"):
+            read_parts(tmp_path / "e")
+    pd.DataFrame({"ID": ["a"]}).to_parquet(part)
+    with pytest.raises(InputError, match=r"part-000002.parquet: expected .* found another one"):
+        read_parts(tmp_path / "e")
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "-1/2", "1/2/3"])
