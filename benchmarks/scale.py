@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py links FOLDER CORPUS      a folder per speaker with 1,000,000 links to the files of FOLDER
     python benchmarks/scale.py manifest FOLDER FILE     a manifest of 1,000,000 rows that share the files of FOLDER
+    python benchmarks/scale.py parts EMBEDDINGS FOLDER  1,000,000 embeddings as embed.py writes them
     python benchmarks/scale.py pairs EMBEDDINGS         all pairs of 44,722 embeddings: 10^9; --exact: of 10,000, also
                                                         with stored scores
     python benchmarks/scale.py voices EMBEDDINGS        1,000,000 voices in FAISS and PostgreSQL, beside exact search
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from voice_biometrics.metrics.error_rates import error_rates
 from voice_biometrics.scoring.all_pairs import all_pairs_histogram
 from voice_biometrics.scoring.cosine import cosine_scores, normalise_lengths
-from voice_biometrics.scoring.embedding_parts import read_parts
+from voice_biometrics.scoring.embedding_parts import ROWS_PER_PART, read_parts, write_parts
 
 LISTS = 256  # of the indexes; more find faster and take longer to make
 NOISE = 0.5  # of a made embedding, of the standard deviation of a real one
@@ -42,6 +43,7 @@ def main() -> None:
     for function, positional in (
         (links, ("folder", "corpus")),
         (manifest, ("folder", "file")),
+        (parts, ("embeddings", "folder")),
         (pairs, ("embeddings",)),
         (voices, ("embeddings",)),
     ):
@@ -94,6 +96,22 @@ def manifest(options: argparse.Namespace) -> None:
     }
     pd.DataFrame(columns).to_csv(options.file, index=False)
     print(f"{options.file}: {options.rows:,} rows, {len(files):,} files")
+
+
+def parts(options: argparse.Namespace) -> None:
+    """Write made embeddings as embed.py does."""
+    utterances, _ = read_parts(options.embeddings)
+    embeddings, speakers = more_embeddings(options.embeddings, options.rows)
+    rounds, turn = np.divmod(np.arange(options.rows), len(utterances))
+    rows = pd.DataFrame({"ID": pd.Series(rounds).astype(str).str.zfill(4) + "/" + utterances["ID"].to_numpy()[turn]})
+    rows["spk_id"] = pd.Series(speakers).astype(str).str.zfill(7)
+    rows["duration"] = utterances["duration"].to_numpy()[turn]
+    manifest_file = options.folder.with_suffix(".csv")
+    rows["wav"], rows["start"], rows["stop"] = str(manifest_file), 0, 1  # a file that is there; no audio is read
+    rows.to_csv(manifest_file, index=False)
+    done = iter(np.split(embeddings, range(ROWS_PER_PART, options.rows, ROWS_PER_PART)))
+    write_parts(manifest_file, {}, options.folder, "made", lambda _, bar: next(done))
+    print(f"{options.folder}: {options.rows:,} embeddings of {len(np.unique(speakers)):,} speakers")
 
 
 def pairs(options: argparse.Namespace) -> None:
