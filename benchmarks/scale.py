@@ -118,7 +118,8 @@ def pairs(options: argparse.Namespace) -> None:
     """Time the error rates of all pairs, and extrapolate to 10^10."""
     embeddings, speakers = more_embeddings(options.embeddings, 10_000 if options.exact else options.rows)
     started, used = time.monotonic(), time.process_time()
-    found = all_pairs_histogram(embeddings, speakers, options.processes).summary()
+    mine = embeddings.copy() if options.exact else embeddings  # they are overwritten
+    found = all_pairs_histogram(mine, speakers, options.processes).summary()
     seconds, used = time.monotonic() - started, time.process_time() - used
     number = found["num_target"] + found["num_nontarget"]
     print(

@@ -1,7 +1,7 @@
 """All pairs of many embeddings as trials: cosine scores, counted in histograms and never stored.
 
-Memory: the embeddings, twice, whatever the number of processes, which share a file of them; and in each process blocks
-of 2 million scores.
+Memory: the embeddings, whatever the number of processes, which share a file of them; and in each process blocks of 2
+million scores.
 """
 
 import multiprocessing
@@ -19,6 +19,7 @@ from voice_biometrics.metrics.histograms import NUM_BINS, ScoreHistogram, count_
 from voice_biometrics.scoring.cosine import normalise_lengths
 
 ROWS, COLUMNS = 1024, 2048  # of a block of scores
+DIMS = 16  # of the embeddings, sorted at a time: a cache line
 
 
 def all_pairs_histogram(embeddings: np.ndarray, speakers: np.ndarray, num_processes: int = 1) -> ScoreHistogram:
@@ -26,7 +27,8 @@ def all_pairs_histogram(embeddings: np.ndarray, speakers: np.ndarray, num_proces
 
     Arguments
     ---------
-    embeddings : (utterances, dims) float, of any length. speakers : (utterances,) their speakers.
+    embeddings : (utterances, dims) float32, of any length. They are overwritten, which saves the memory of a copy.
+    speakers : (utterances,) their speakers.
     num_processes : that compute side by side, each with one thread.
 
     Raises
@@ -37,11 +39,8 @@ def all_pairs_histogram(embeddings: np.ndarray, speakers: np.ndarray, num_proces
         raise InputError(f"--processes {num_processes}: expected at least 1")
     codes = pd.factorize(speakers)[0]
     order = np.argsort(codes, kind="stable")  # target trials are then in blocks along the diagonal
-    unit = np.empty(embeddings.shape, np.float32)
-    for start in range(0, len(order), ROWS):
-        rows = order[start : start + ROWS]
-        unit[start : start + ROWS] = normalise_lengths(embeddings[rows], [f"row {row} (from 0)" for row in rows])
-    pairs = PairsOfRows(unit, codes[order])
+    _normalise_and_sort(embeddings, order)
+    pairs = PairsOfRows(embeddings, codes[order])
     starts = range(0, len(codes), ROWS)
     counts = np.zeros((2, NUM_BINS), np.int64)  # of all trials, and of target trials
     with tqdm(total=len(codes) * (len(codes) - 1) // 2, desc="pairs", unit="", unit_scale=True) as bar:
@@ -49,6 +48,15 @@ def all_pairs_histogram(embeddings: np.ndarray, speakers: np.ndarray, num_proces
             counts += found
             bar.update(int(found[0].sum()))
     return ScoreHistogram(target=counts[1], nontarget=counts[0] - counts[1])
+
+
+def _normalise_and_sort(embeddings: np.ndarray, order: np.ndarray) -> None:
+    """Scale embeddings to length 1, and put row ``order[k]`` in row k, without a copy of all of them."""
+    for start in range(0, len(embeddings), ROWS):
+        rows = embeddings[start : start + ROWS]
+        rows[:] = normalise_lengths(rows, [f"row {start + row} (from 0)" for row in range(len(rows))])
+    for left in range(0, embeddings.shape[1], DIMS):
+        embeddings[:, left : left + DIMS] = embeddings[order, left : left + DIMS]
 
 
 class PairsOfRows:

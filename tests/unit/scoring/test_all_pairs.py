@@ -1,5 +1,7 @@
 """All pairs in blocks: each once, with its label, in any order and with any number of processes."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,8 @@ from voice_biometrics.common.errors import InputError
 from voice_biometrics.metrics.error_rates import Cost, error_rates
 from voice_biometrics.metrics.histograms import BIN_WIDTH, count_scores
 from voice_biometrics.scoring import all_pairs
-from voice_biometrics.scoring.all_pairs import all_pairs_histogram
-from voice_biometrics.scoring.cosine import cosine_scores
+from voice_biometrics.scoring.all_pairs import _normalise_and_sort, all_pairs_histogram
+from voice_biometrics.scoring.cosine import cosine_scores, normalise_lengths
 
 
 def voices(num_utterances: int, num_speakers: int, dims: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -31,11 +33,23 @@ def test_every_pair_is_counted_once_with_its_label(monkeypatch, num_utterances, 
     embeddings, speakers = voices(num_utterances, 2 if num_utterances == 3 else 7)
     enrol, test = np.triu_indices(num_utterances, 1)
     scores, is_target = cosine_scores(embeddings, enrol, test), speakers[enrol] == speakers[test]
-    found = all_pairs_histogram(embeddings, speakers, num_processes)
+    found = all_pairs_histogram(embeddings.copy(), speakers, num_processes)
     for counts, expected in ((found.target, scores[is_target]), (found.nontarget, scores[~is_target])):
         assert counts.sum() == expected.size
         # scores differ by rounding errors, so one at an edge may be in the next bin
         assert np.abs(np.cumsum(counts - count_scores(expected.copy()))).max() <= 1
+
+
+def test_embeddings_are_normalised_and_sorted_without_a_second_copy():
+    embeddings, speakers = voices(10_000, 50, dims=200)
+    order = np.argsort(speakers)
+    expected = normalise_lengths(embeddings)[order]
+    tracemalloc.start()
+    _normalise_and_sort(embeddings, order)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(embeddings, expected)
+    assert peak < embeddings.nbytes / 3
 
 
 def test_faults_are_told():
@@ -55,7 +69,7 @@ def test_fifty_million_pairs_have_the_figures_of_their_scores():
     enrol, test = np.triu_indices(10_000, 1)
     scores = cosine_scores(embeddings, enrol, test)
     exact = error_rates(scores, speakers[enrol] == speakers[test])
-    found = all_pairs_histogram(embeddings, speakers).summary()
+    found = all_pairs_histogram(embeddings, speakers).summary()  # overwrites them
     assert found["num_target"] + found["num_nontarget"] == 49_995_000
     eer, bounds = exact.equal_error_rate()[0], found["eer_bounds"]
     assert bounds[0] - 1e-7 <= eer <= bounds[1] + 1e-7 and bounds[1] - bounds[0] < 1e-4
