@@ -14,8 +14,10 @@ Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz, .parquet,
   --scores FILE            the trials; --test_manifest (ID, spk_id, and groups) gives intervals and groups
   --trials FILE            their labels, if --scores and --against have none (Kaldi, VoxSRC); joined by pair
   --held_out_scores FILE   scores of other speakers for calibration; default: the same speakers, cross-validated
-All pairs of the embeddings of embed.py, counted in histograms instead of stored (10^10 pairs take minutes):
-  --embeddings FOLDER      without intervals and groups; --processes N (default: 1) in parallel
+Embeddings of embed.py, of any number of utterances:
+  --embeddings FOLDER      all pairs, counted in histograms instead of stored (10^10 pairs take minutes), without
+                           intervals and groups; --processes N (default: 1) in parallel
+  --test_trials FILE       only these trials, with intervals
 Runs and scores:
   --against FILE ...       other systems' scores of the same trials: differences, with intervals and p-values
   --custom P,MISS,FA       a threshold for your use: prior of a target trial, cost of a miss and of a false accept
@@ -37,6 +39,7 @@ import pandas as pd
 
 from voice_biometrics.common.errors import InputError, OptionParser, tell_input_errors
 from voice_biometrics.common.manifest import read_manifest
+from voice_biometrics.common.trial_lists import read_trials, resolve_trials
 from voice_biometrics.evaluation.comparison import speakers_of_targets
 from voice_biometrics.evaluation.evaluate import Evaluation, evaluate
 from voice_biometrics.metrics.error_rates import USUAL_COSTS, Cost
@@ -59,17 +62,18 @@ def main(arguments: list[str]) -> None:
     """Evaluate a score file or a trained run, and write the report."""
     options, rest = parse_options(arguments)
     options.command = f"python eval_eer.py {shlex.join(arguments)}"
-    if options.embeddings:
-        evaluate_embeddings(options, rest)
+    if options.embeddings and not options.test_trials:
+        evaluate_all_pairs(options, rest)
         return
-    evaluation, subject, costs = (evaluate_scores if options.scores else evaluate_run)(options, rest)
+    trials_of = evaluate_scores if options.scores else evaluate_embeddings if options.embeddings else evaluate_run
+    evaluation, subject, costs = trials_of(options, rest)
     utterances = evaluation.clean.trials.utterances  # other systems' trials are the same, and so are their speakers
     ids = pd.Index(utterances["ID"])
     others = {str(path): named_like(read_scores(path, options.trials), ids) for path in options.against}
     against = [ScoredTrials(name, scores, utterances) for name, scores in others.items()]
     write_evaluation(evaluation, subject, against, costs)
     print_summary(evaluation, subject)
-    if not options.scores:
+    if trials_of is evaluate_run:
         print(f"Next: python export.py {shlex.quote(str(subject.folder.parents[1]))}")
 
 
@@ -158,20 +162,54 @@ def evaluate_run(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluati
     return evaluation, subject, costs
 
 
-def evaluate_embeddings(options: argparse.Namespace, rest: list[str]) -> None:
+def evaluate_embeddings(options: argparse.Namespace, rest: list[str]) -> tuple[Evaluation, Subject, list[Cost]]:
+    """Score and evaluate a list of trials of the embeddings of embed.py."""
+    from voice_biometrics.scoring.cosine import score_trials  # here, since score files need not wait for it
+    from voice_biometrics.scoring.embedding_parts import read_parts
+
+    refuse_with_embeddings(options, rest)
+    utterances, embeddings = read_parts(options.embeddings)
+    ids = pd.Index(utterances["ID"])
+    if not ids.is_unique:
+        refuse(f"{options.embeddings}: expected an ID for each utterance, found {ids[ids.duplicated()][0]} twice")
+    trials = resolve_trials(read_trials(options.test_trials), ids, str(options.test_trials))
+    scores = score_trials(embeddings, ids, trials)
+    used = ids.isin(scores["enrol_id"]) | ids.isin(scores["test_id"])
+    uses, costs = uses_and_costs(options, USUAL_COSTS)
+    evaluation = evaluate([ScoredTrials("clean", scores, utterances[used].reset_index(drop=True))], None, uses, costs)
+    name = ENDING.sub("", options.test_trials.name)
+    subject = Subject(
+        title=f"{options.embeddings.name} on {name}",
+        folder=options.embeddings.with_name(f"{options.embeddings.name}_eval") / name,
+        command=options.command,
+        facts={"embeddings": f"{options.embeddings} ({len(ids):,} utterances)", "trials": str(options.test_trials)},
+        files=[options.test_trials],
+    )
+    write_scores(scores, subject.folder / "scores.csv")
+    return evaluation, subject, costs
+
+
+def evaluate_all_pairs(options: argparse.Namespace, rest: list[str]) -> None:
     """Evaluate all pairs of the embeddings of embed.py."""
     from voice_biometrics.report.pairs import write_pairs  # here, since score files need not wait for it
     from voice_biometrics.scoring.all_pairs import all_pairs_histogram
     from voice_biometrics.scoring.embedding_parts import read_parts
 
-    others = ("scores", "held_out_scores", "test_manifest", "test_trials", "enrolment", "enrol_with", "condition")
-    foreign = [f"--{name}" for name in others if getattr(options, name) is not None] + rest
-    if foreign or options.against:
-        refuse(f"{(foreign or ['--against'])[0]} does not go with --embeddings")
+    refuse_with_embeddings(options, rest)
+    if options.against:
+        refuse("--against does not go with all pairs of --embeddings; give their trials as --test_trials")
     utterances, embeddings = read_parts(options.embeddings)
     histogram = all_pairs_histogram(embeddings, utterances["spk_id"].to_numpy(), options.processes)
     costs = uses_and_costs(options, USUAL_COSTS)[1]
     write_pairs(histogram, options.embeddings.with_name(f"{options.embeddings.name}_eval"), options.command, costs)
+
+
+def refuse_with_embeddings(options: argparse.Namespace, rest: list[str]) -> None:
+    """Raise InputError for options that ``--embeddings`` does not use."""
+    others = ("scores", "held_out_scores", "test_manifest", "enrolment", "enrol_with", "condition")
+    foreign = [f"--{name}" for name in others if getattr(options, name) is not None] + rest
+    if foreign:
+        refuse(f"{foreign[0]} does not go with --embeddings")
 
 
 def uses_and_costs(options: argparse.Namespace, costs: Sequence[Cost]) -> tuple[list[Use | CustomUse], list[Cost]]:

@@ -169,3 +169,22 @@ def test_all_pairs_of_parts_have_the_error_rates_of_their_scores(model, manifest
     with pytest.raises(SystemExit) as stop:
         eval_eer.main(["--embeddings", str(tmp_path / "e"), "--enrol_with", "3"])
     assert stop.value.code == 2 and "--enrol_with does not go with --embeddings" in capsys.readouterr().err
+
+
+def test_listed_trials_of_parts_have_the_error_rates_of_their_scores(model, manifest, tmp_path, capsys):
+    run(model, manifest, "--output", str(tmp_path / "e"))
+    utterances, embeddings = read_parts(tmp_path / "e")
+    some = make_trials(utterances.iloc[3:20], 60, seed=0)
+    some.to_csv(tmp_path / "some.csv", index=False)
+    eval_eer.main(["--embeddings", str(tmp_path / "e"), "--test_trials", str(tmp_path / "some.csv")])
+    folder = tmp_path / "e_eval" / "some"
+    found, scores = json.loads((folder / "metrics.json").read_text()), pd.read_csv(folder / "scores.csv")
+    expected = score_trials(embeddings, pd.Index(utterances["ID"]), some)
+    pd.testing.assert_frame_equal(scores, expected, check_dtype=False)
+    assert found["eer"] == error_rates(expected["score"].to_numpy(), expected["target"] == 1).equal_error_rate()[0]
+    assert len(found["interval"]) == 2 and found["num_speakers"] == utterances.iloc[3:20]["spk_id"].nunique()
+    assert "export.py" not in capsys.readouterr().out
+    some.assign(test_id=["unknown", *some["test_id"][1:]]).to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(SystemExit):
+        eval_eer.main(["--embeddings", str(tmp_path / "e"), "--test_trials", str(tmp_path / "other.csv")])
+    assert "other.csv, line 2: utterance unknown is not among the 24 utterances" in capsys.readouterr().err
