@@ -6,8 +6,6 @@
 - ``embedding_model.ckpt``: the layout of SpeechBrain's published models (a local copy; nothing is downloaded);
 - one ``*.safetensors`` with the tensor names of the network, with or without the prefix ``embedding_model.``: as in a
   model folder, whose ``speechbrain/hyperparams.yaml`` defines the features.
-
-An ECAPA-TDNN may start from one with fewer blocks.
 """
 
 import logging
@@ -18,7 +16,6 @@ import pandas as pd
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.utils.checkpoints import Checkpoint
 from torch import Tensor, nn
 
@@ -28,7 +25,6 @@ from voice_biometrics.experiment.checkpoints import WholeCheckpointer
 logger = logging.getLogger(__name__)
 
 NETWORK, HEAD = "embedding_model", "classifier"
-ZERO_SCALE = "tdnn2.norm.norm.weight"
 FRONT_END = ("sample_rate", "compute_features", "mean_var_norm")  # hparams keys that define the features
 
 
@@ -104,30 +100,11 @@ def _load(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     prefix = f"{NETWORK}."
     if any(name.startswith(prefix) for name in weights):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    if isinstance(module, ECAPA_TDNN):
-        weights = deepened(weights, module)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         found = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: a different network from that of the hparams: {found}") from error
-
-
-def deepened(weights: dict[str, Tensor], network: ECAPA_TDNN) -> dict[str, Tensor]:
-    """Return the weights of a shallower ECAPA-TDNN for a deeper ``network``, which then computes the same.
-
-    Its further blocks pass the frames on: their last BatchNorm has a scale of 0. The layer after all blocks treats
-    their outputs alike. Source of the zero scale: Goyal et al., 2017, arXiv 1706.02677, section 5.1.
-    """
-    found = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("blocks.")), default=0)
-    num_new, joined = len(network.blocks) - found, weights.get("mfa.conv.conv.weight")
-    if num_new <= 0 or found < 2 or joined is None or joined.shape[1] % (found - 1):
-        return weights
-    new = tuple(f"blocks.{number}." for number in range(found, len(network.blocks)))
-    weights = weights | {name: tensor for name, tensor in network.state_dict().items() if name.startswith(new)}
-    weights |= {f"{block}{ZERO_SCALE}": torch.zeros_like(weights[f"{block}{ZERO_SCALE}"]) for block in new}
-    *first, last = joined.chunk(found - 1, dim=1)  # (outputs, channels of a block, 1) each
-    return weights | {"mfa.conv.conv.weight": torch.cat([*first, *[last / (1 + num_new)] * (1 + num_new)], dim=1)}
 
 
 def _check_run_folder(folder: Path, checkpoint: Checkpoint) -> None:

@@ -18,7 +18,7 @@ ABLATIONS = sorted(Path("hparams/ablations").rglob("*.yaml"))
 NUM_PARAMETERS = {  # where it is not that of the base; speeds make three classes of a speaker
     "ecapa_small": 1_329_114,
     "angular_prototypical": 1_096_603,
-    "ecapa_small_best": 1_287_504,
+    "ecapa_small_best": 1_794_138,
     "augment_all": 1_794_138,
     "augment_speed": 1_794_138,
     "ecapa_1024": 21_000_064,
@@ -31,10 +31,9 @@ NUM_PARAMETERS = {  # where it is not that of the base; speeds make three classe
     "shared_attention": 1_336_805,
     "softmax_nll": 1_330_325,
     "sub_centre_top_k": 1_561_626,
-    "labels_only": 1_985_040,
-    "taught_ecapa_512": 6_194_048,
-    "taught_with_labels": 1_985_040,
-    "taught_four_blocks": 1_096_602,
+    "taught_ecapa_512": 6_891_584,
+    "taught_one_speed": 1_329_114,
+    "teacher_only": 1_096_602,
     "transfer_speechbrain": 21_000_064,
     "transformer": 1_324_520,
 }

@@ -6,7 +6,6 @@ from safetensors.torch import save_file
 
 from voice_biometrics.common.errors import InputError
 from voice_biometrics.experiment.checkpoints import WholeCheckpointer
-from voice_biometrics.models.fast_ecapa import FastECAPA
 from voice_biometrics.training.transfer import check_transfer, start_from
 
 
@@ -146,23 +145,3 @@ def test_settings_that_cannot_be_meant_are_refused():
     ):
         with pytest.raises(InputError, match=found):
             check_transfer(settings | changes)
-
-
-def test_a_deeper_ecapa_tdnn_starts_as_the_shallower_one(tmp_path):
-    def ecapa(num_blocks):
-        shape = {"channels": [8] * num_blocks + [12], "kernel_sizes": [5] + [3] * (num_blocks - 1) + [1]}
-        shape |= {"dilations": [*range(1, num_blocks + 1), 1], "res2net_scale": 2, "se_channels": 4}
-        return FastECAPA(20, **shape)
-
-    features = torch.randn(2, 40, 20)
-    for num_before, num_after in ((3, 4), (2, 4)):
-        shallow, deep = ecapa(num_before), ecapa(num_after)
-        save_file(shallow.state_dict(), tmp_path / "weights.safetensors")
-        start_from(tmp_path, deep, head(), tmp_path)
-        torch.testing.assert_close(deep.eval()(features), shallow.eval()(features))
-        deep.train()(features).square().sum().backward()
-        scale = deep.blocks[-1].tdnn2.norm.norm.weight
-        assert scale.abs().max() == 0 and scale.grad.abs().max() > 0  # and it is trained
-    with pytest.raises(InputError, match="different network"):  # not the other way round
-        save_file(deep.state_dict(), tmp_path / "weights.safetensors")
-        start_from(tmp_path, ecapa(3), head(), tmp_path)
