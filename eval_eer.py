@@ -14,16 +14,14 @@ Scores of any system (enrol_id, test_id, target, score; .csv, .csv.gz, .parquet,
   --scores FILE            the trials; --test_manifest (ID, spk_id, and groups) gives intervals and groups
   --trials FILE            their labels, if --scores and --against have none (Kaldi, VoxSRC); joined by pair
   --held_out_scores FILE   scores of other speakers for calibration; default: the same speakers, cross-validated
-Embeddings of embed.py, of any number of utterances:
-  --embeddings FOLDER      all pairs, counted in histograms instead of stored (10^10 pairs take minutes), without
-                           intervals and groups; --processes N (default: 1) in parallel
-  --test_trials FILE       only these trials, with intervals
+Embeddings of embed.py: --embeddings FOLDER, with --test_trials FILE for a list of trials; without it all pairs are
+  counted in histograms, without intervals and groups (10^10 take minutes); --processes N (default: 1) in parallel
 Runs and scores:
   --against FILE ...       other systems' scores of the same trials: differences, with intervals and p-values
   --custom P,MISS,FA       a threshold for your use: prior of a target trial, cost of a miss and of a false accept
 
 Writes report.html, report.md, metrics.json, scores and plots to <run folder>/eval/<trials>, or beside --scores or
---embeddings (for these: metrics.json, det.csv and det.png).
+--embeddings (of all pairs: metrics.json, det.csv and det.png).
 """
 
 import argparse
