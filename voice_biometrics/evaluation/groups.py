@@ -284,16 +284,15 @@ def _rates_by_speaker(
 def worst_trials(trials: ScoredTrials, scores: np.ndarray, threshold: float, count: int = 10) -> pd.DataFrame:
     """Return the most confident errors: ``count`` non-targets far above the threshold, and ``count`` targets far below.
 
-    Arguments: as ``measure_groups``. Returns a row per trial: ``error`` ("false accept" or "false rejection"),
-    ``score``, and of both sides ``enrol_id, enrol_spk_id, enrol_wav, test_id, test_spk_id, test_wav`` (``wav`` if
-    known). Of each kind the farthest comes first; trials at equal distance keep their order.
+    Arguments: as ``measure_groups``. Returns a row per trial: ``error`` ("false accept" or "false reject"), ``score``,
+    and of both sides ``enrol_id, enrol_spk_id, enrol_wav, test_id, test_spk_id, test_wav`` (``wav`` if known). Of each
+    kind the farthest comes first; trials at equal distance keep their order.
     """
     is_target, distance = trials.is_target, np.abs(scores - threshold)
     wrong = is_target != (scores >= threshold)
     kinds = (np.flatnonzero(wrong & (is_target == kind)) for kind in (False, True))
     worst = np.concatenate([rows[np.argsort(-distance[rows], kind="stable")[:count]] for rows in kinds])
-    error = np.where(is_target[worst], "false rejection", "false accept")
-    table = pd.DataFrame({"error": error, "score": scores[worst]})
+    table = pd.DataFrame({"error": np.where(is_target[worst], "false reject", "false accept"), "score": scores[worst]})
     for side, rows in zip(("enrol", "test"), trials.rows, strict=True):
         for column, name in (("ID", "id"), ("spk_id", "spk_id"), ("wav", "wav")):
             if column in trials.utterances:

@@ -50,7 +50,7 @@ class Verdict(Answer):
             _numbers(self.score, self.llr),
             f"threshold {point.threshold:+.2f} ({point.use})",
             f"on held-out speakers: {per_cent(point.far, point.far_interval, digits=2)} false accepts, "
-            f"{per_cent(point.frr, point.frr_interval, digits=2)} false rejections",
+            f"{per_cent(point.frr, point.frr_interval, digits=2)} false rejects",
         ]
 
 
@@ -85,7 +85,7 @@ class Identification(Answer):
             *(f"  {one.name}: {_numbers(one.score, one.llr)}" for one in self.candidates),
             f"threshold {point.threshold:+.2f} ({point.use}, {counted(point.num_voices, 'voice')}): at most "
             f"{per_cent(point.max_far, digits=2)} of strangers are identified as anyone",
-            f"on held-out speakers: {per_cent(point.frr, digits=2)} false rejections",
+            f"on held-out speakers: {per_cent(point.frr, digits=2)} false rejects",
         ]
         extrapolated = ["so few false accepts could not be measured; the threshold is extrapolated"]
         return lines + (warnings(extrapolated) if point.is_extrapolated else [])

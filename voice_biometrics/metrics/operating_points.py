@@ -150,7 +150,7 @@ def in_words(name: str, result: PointResult) -> str:
     """Return a sentence on a threshold's error rates for a product owner."""
     return (
         f"{name}: false accepts: {_frequency(result.far, result.num_false_accepts, result.num_nontarget)}; "
-        f"false rejections: {_frequency(result.frr, result.num_false_rejects, result.num_target)}."
+        f"false rejects: {_frequency(result.frr, result.num_false_rejects, result.num_target)}."
     )
 
 

@@ -166,7 +166,7 @@ def _decisions(evaluation: Evaluation) -> Markdown:
         threshold = f"{point.threshold:.2f}", "depends on duration" if score is None else f"{score:.4f}"
         rows += [(use, name, *threshold, in_per_cent(rates.far), in_per_cent(rates.frr)) for name, rates in measured]
     columns = (
-        "use", "trials", "threshold, LLR", "threshold, score", "false accepts (FAR), %", "false rejections (FRR), %",
+        "use", "trials", "threshold, LLR", "threshold, score", "false accepts (FAR), %", "false rejects (FRR), %",
     )  # fmt: skip
     refused = paragraphs(*(f"No threshold for {use}: {reason}." for use, reason in found.refused.items()))
     caption = "One threshold per use, on all trials"
@@ -214,9 +214,9 @@ def _accuracy(evaluation: Evaluation) -> Markdown:
     if len(evaluation.lists) > 1:
         alt = "EER under each condition, with intervals"
         blocks.append(picture("conditions.png", alt, "Equal error rates with 95 % intervals over speakers."))
-    caption = "False rejections against false accepts at every threshold; the dot is the EER. Lower left is better."
+    caption = "False rejects against false accepts at every threshold; the dot is the EER. Lower left is better."
     blocks.append(picture("det.png", "DET curves", caption))
-    caption = "False rejections at low FARs, and how low a FAR the trials support."
+    caption = "False rejects at low FARs, and how low a FAR the trials support."
     blocks.append(picture("roc.png", "ROC near a FAR of zero, with operating points", caption))
     return section("Accuracy", *blocks)
 
@@ -276,7 +276,7 @@ def _comparison(compared: Mapping[str, list[ComparedFigure]]) -> Markdown:
         columns = ("figure", "this system", name, "difference (95 % interval)", "p-value", "remark")
         rows = [_compared(figure) for figure in found]
         blocks.append(table(columns, rows, f"Against {name}", left=[columns[0], columns[-1]]))
-    caption = "False rejections against false accepts at every threshold; the dot is the EER. Lower left is better."
+    caption = "False rejects against false accepts at every threshold; the dot is the EER. Lower left is better."
     return section("Comparison with other systems", *blocks, picture("det_systems.png", "DET curves", caption))
 
 
@@ -380,7 +380,7 @@ def _speaker_table(worst: pd.DataFrame) -> Markdown:
         )
         for row in worst.itertuples()
     ]
-    columns = ("speaker", "false rejections", "FRR", "false accepts", "FAR", "most often confused with")
+    columns = ("speaker", "false rejects", "FRR", "false accepts", "FAR", "most often confused with")
     return table(columns, rows, "The ten speakers with the most errors, by the mean of FRR and FAR")
 
 
@@ -392,7 +392,7 @@ def _trial_table(worst: pd.DataFrame) -> Markdown:
         for row in worst.to_dict("records")
     ]
     columns = ("error", "score", "speaker enrolled", "enrolment", "speaker tested", "test")
-    caption = f"The false accepts and false rejections farthest from the threshold, up to {WORST_OF_EACH_KIND} each"
+    caption = f"The false accepts and false rejects farthest from the threshold, up to {WORST_OF_EACH_KIND} each"
     return table(columns, rows, f"{caption}: listen to them", left=set(columns) - {"score"})
 
 

@@ -202,7 +202,7 @@ def test_a_rate_without_trials_is_left_out_of_the_mean_and_nobody_confused_is_no
 
 def test_trials_are_ordered_by_their_distance_from_the_threshold():
     table = on_scores(worst_trials, SCORES, MANIFEST, 0.5)
-    assert table["error"].tolist() == ["false accept"] * 4 + ["false rejection"]
+    assert table["error"].tolist() == ["false accept"] * 4 + ["false reject"]
     assert table[["enrol_id", "test_id"]].to_numpy().tolist() == [
         ["c1", "a1"], ["b2", "a2"], ["a1", "b1"], ["c2", "b1"], ["a1", "a2"],
     ]  # fmt: skip

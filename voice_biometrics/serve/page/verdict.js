@@ -32,7 +32,7 @@ export function verdictView(task, verdict, info) {
       "p",
       { class: "small" },
       `Measured on ${info.held_out.num_speakers} held-out speakers, with the 95 % interval over speakers. A false accept is a `,
-      "stranger who is accepted; a false rejection is the right speaker who is rejected. Replayed and synthetic voices are not detected.",
+      "stranger who is accepted; a false reject is the right speaker who is rejected. Replayed and synthetic voices are not detected.",
     ),
   );
 }
@@ -83,7 +83,7 @@ function pointView(point, { llr, use }) {
   const rows = [
     ["Threshold", [signed(point.threshold)]],
     ["False accepts", point.far === null ? [`at most ${perCent(point.max_far)}`] : rate(point.far, point.far_interval)],
-    ["False rejections", rate(point.frr, point.frr_interval)],
+    ["False rejects", rate(point.frr, point.frr_interval)],
   ];
   return element(
     "section",
