@@ -37,7 +37,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from data_prep.prepare import prepare
 from data_prep.settings import Settings
 from voice_biometrics.common.audio import read_audio, repeat_to
-from voice_biometrics.common.errors import tell_input_errors
+from voice_biometrics.common.errors import InputError, tell_input_errors
 from voice_biometrics.common.manifest import data_roots, read_utterances
 from voice_biometrics.experiment.hparams import (
     as_yaml,
@@ -165,6 +165,8 @@ def dataio_prep(hparams: dict) -> tuple[DynamicItemDataset, DynamicItemDataset |
 def make_brain(hparams: dict, run_opts: sb.utils.run_opts.RunOptions, num_classes: int) -> SpeakerBrain:
     """Build the head, if it has a weight, and the Brain."""
     network, head = hparams["embedding_model"], torch.nn.Identity()
+    if not hparams["head_weight"] and not hparams["embedding_costs"]:
+        raise InputError("head_weight 0 and no embedding_costs: nothing to train with; give one of them")
     if hparams["head_weight"]:
         head = hparams["classifier"](out_neurons=num_classes)
         hparams["checkpointer"].add_recoverable("classifier", head)

@@ -2,6 +2,12 @@
 
 import time
 
+import pytest
+import torch
+from speechbrain.utils.run_opts import RunOptions
+
+from train import make_brain
+from voice_biometrics.common.errors import InputError
 from voice_biometrics.training.brain import SpeakerBrain
 
 
@@ -17,3 +23,9 @@ def test_a_clock_that_is_set_back_does_not_put_off_the_checkpoint(monkeypatch):
     running_s = 301.0
     assert brain._should_save_intra_epoch_ckpt(1e9, 3)
     assert not brain._should_save_intra_epoch_ckpt(wall_s, 1)  # the first step after that checkpoint
+
+
+def test_a_training_without_any_loss_is_refused():
+    hparams = {"embedding_model": torch.nn.Identity(), "head_weight": 0, "embedding_costs": [], "modules": {}}
+    with pytest.raises(InputError, match="head_weight.*embedding_costs"):
+        make_brain(hparams, RunOptions(), num_classes=2)
