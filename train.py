@@ -97,12 +97,12 @@ def fit(hparams_file: str, text: str, overrides: str, run_opts: sb.utils.run_opt
     run_opts = init_processes(run_opts)
     with readable_errors(hparams_file):
         hparams = load_hyperpyyaml(text, overrides)
-    if hparams["sentence_len"]:
-        keep_freed_memory()
     folder = Path(hparams["output_folder"])
     run_on_main(write_hparams, args=[text, overrides, folder])  # whole: SpeechBrain's own file may be cut by a kill
     sb.create_experiment_directory(str(folder))
     train_data, valid_data, label_encoder = dataio_prep(hparams)
+    if hparams["sentence_len"]:  # not before a teacher embeds whole utterances, whose memory would be kept too
+        keep_freed_memory()
     brain = make_brain(hparams, run_opts, len(label_encoder))
     columns = train_data.data.columns
     loading = train_loader_options(hparams, columns["spk_id"], brain.device, columns["wav"])
