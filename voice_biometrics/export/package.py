@@ -221,10 +221,11 @@ def describe_held_out(run: TrainedRun, sources: Sequence[ExportedRun]) -> str:
     if runs == [run]:
         words += "held out of training"
     else:
-        words += f"held out of {len(runs)} trainings with the same hparams (this model may have been trained on them)"
-        if several := (speakers > 1).sum():
+        several = f"{len(runs)} trainings" if len(runs) > 1 else "another training"
+        words += f"held out of {several} with the same hparams (this model may have been trained on them)"
+        if repeated := (speakers > 1).sum():
             words += (
-                f"; {several} of them were held out of more than one training: their trials count once per training, "
+                f"; {repeated} of them were held out of more than one training: their trials count once per training, "
                 "and the intervals treat them as one speaker"
             )
     if any(other.held_out_chose_it for other in runs):

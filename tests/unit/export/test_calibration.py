@@ -55,6 +55,7 @@ def test_runs_that_differ_in_seeds_held_out_speakers_and_scoring_calibrate(every
     words = describe_held_out(everybody, [ExportedRun(run, {}) for run in (fold, other)])
     assert words.startswith(f"{len(once | again)} speakers of speaker_folders, held out of 2 trainings")
     assert f"; {len(once & again)} of them were held out of more than one training" in words
+    assert "held out of another training" in describe_held_out(everybody, [ExportedRun(fold, {})])
 
 
 @pytest.mark.parametrize(
