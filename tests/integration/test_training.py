@@ -127,6 +127,14 @@ def test_a_finished_run_is_not_trained_again(run, corpus):
     assert (run / "metrics.csv").read_bytes() == before
 
 
+def test_freed_memory_is_kept_for_crops_but_not_for_what_is_embedded_before_them(corpus, tmp_path, monkeypatch):
+    order, prepare_data = [], train.dataio_prep
+    monkeypatch.setattr(train, "keep_freed_memory", lambda: order.append("keep"))
+    monkeypatch.setattr(train, "dataio_prep", lambda hparams: (order.append("data"), prepare_data(hparams))[1])
+    train.main(arguments(corpus, tmp_path, "--processes", "1", "--number_of_epochs", "1"))
+    assert order == ["data", "keep"]
+
+
 def test_other_arguments_in_the_same_folder_are_refused_by_name(run, corpus, capsys):
     assert "another seed" in fails_with(capsys, train, arguments(corpus, run, "--seed", "5"))
     manifest = (run / "manifests" / "train.csv").read_bytes()
