@@ -102,8 +102,8 @@ def read_parts(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
     tables, embeddings = [], np.empty((rows, dims), np.float32)
     start = 0
     for path in paths:
-        with _reading(path):
-            table = pq.read_table(path)  # one open file at a time: each keeps its pages in memory
+        with _reading(path), pq.ParquetFile(path) as part:  # read_table closes its file later, in another thread
+            table = part.read()
         values = table["embedding"].combine_chunks().flatten().to_numpy()
         embeddings[start : start + len(table)] = values.reshape(-1, dims)
         tables.append(table.drop_columns("embedding"))

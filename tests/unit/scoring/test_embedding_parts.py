@@ -84,9 +84,10 @@ def test_more_parts_are_read_than_files_may_be_open(model, manifest, tmp_path, m
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free
     os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 12, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))  # one part at a time
     try:
-        assert len(read_parts(tmp_path / "e")[0]) == 24
+        for _ in range(20):  # a reader that closes late does so now and then
+            assert len(read_parts(tmp_path / "e")[0]) == 24
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
