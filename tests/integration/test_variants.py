@@ -14,7 +14,7 @@ from voice_biometrics.experiment.hparams import read_command_line
 from voice_biometrics.metrics.error_rates import equal_error_rate
 from voice_biometrics.training.brain import SpeakerBrain
 
-BEST = Path("hparams/ecapa_small_best.yaml")
+BEST = [Path("hparams/ecapa_small_best.yaml"), Path("hparams/ecapa_small_best_10ms.yaml")]
 ABLATIONS = Path("hparams/ablations")
 VARIANTS = [path for path in sorted(ABLATIONS.rglob("*.yaml")) if path.parent.name != "augmentation"]  # tested apart
 QUICK = ["--number_of_epochs", "1", "--batch_size", "8", "--sentence_len", "0.4", "--valid_speakers", "2"]
@@ -86,7 +86,7 @@ def published(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [BEST, *VARIANTS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*BEST, *VARIANTS], ids=lambda path: path.stem)
 def test_each_variant_trains_and_evaluates(corpus, tmp_path, path, request):
     changes = {"data_folder": corpus} | changes_of(path, request)
     given = arguments(path, output_folder=tmp_path / "run", **changes)

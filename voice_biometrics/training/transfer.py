@@ -51,25 +51,25 @@ def start_from(folder: Path, network: nn.Module, head: nn.Module, run_folder: Pa
     """
     checkpoint = WholeCheckpointer(str(folder / "save")).find_best() if (folder / "save").is_dir() else None
     if checkpoint is None:
-        path = _find_weights(folder)
+        path = find_weights(folder)
         exported = folder / "speechbrain" / "hyperparams.yaml"
         if exported.is_file():
             _check_front_end(folder, exported, run_folder)
-        _load(network, _read_weights(path), path)
+        _load(network, read_weights(path), path)
         logger.info("Starting from the network %s", path)
         return
     _check_run_folder(folder, checkpoint)
     _check_front_end(folder, folder / "hyperparams.yaml", run_folder)
     path = checkpoint.paramfiles[NETWORK]
-    _load(network, _read_weights(path), path)
+    _load(network, read_weights(path), path)
     has_heads = HEAD in checkpoint.paramfiles and any(True for _ in head.parameters())
     same = has_heads and _speakers(folder) == _speakers(run_folder)
     if same:
-        _load(head, _read_weights(checkpoint.paramfiles[HEAD]), checkpoint.paramfiles[HEAD])
+        _load(head, read_weights(checkpoint.paramfiles[HEAD]), checkpoint.paramfiles[HEAD])
     logger.info("Starting from the network %s; %s", path, "and its head" if same else "without its head")
 
 
-def _find_weights(folder: Path) -> Path:
+def find_weights(folder: Path) -> Path:
     """Return the weights file of a folder; InputError if there is none, or several."""
     published = folder / f"{NETWORK}.ckpt"
     if published.is_file():
@@ -83,7 +83,7 @@ def _find_weights(folder: Path) -> Path:
     return found[0]
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by name, without executing code in it; InputError if it cannot be read."""
     try:
         is_safe = path.suffix == ".safetensors"

@@ -14,11 +14,13 @@ from voice_biometrics.experiment.hparams import KEYS, RENAMED, check_arguments, 
 SAID_BY_ITS_BASE = {"transfer_speechbrain"}
 MAIN = "hparams/ecapa_small.yaml"
 BEST = "hparams/ecapa_small_best.yaml"
+BEST_10_MS = "hparams/ecapa_small_best_10ms.yaml"
 ABLATIONS = sorted(Path("hparams/ablations").rglob("*.yaml"))
 NUM_PARAMETERS = {  # where it is not that of the base; speeds make three classes of a speaker
     "ecapa_small": 1_329_114,
     "angular_prototypical": 1_096_603,
     "ecapa_small_best": 1_794_138,
+    "ecapa_small_best_10ms": 1_182_114,
     "augment_all": 1_794_138,
     "augment_speed": 1_794_138,
     "ecapa_1024": 21_000_064,
@@ -59,7 +61,7 @@ def write_variant(folder: Path, text: str) -> str:
 @pytest.mark.slow
 def test_each_file_builds_says_only_a_few_things_and_has_its_number_of_parameters_with_1211_speakers():
     assert len(ABLATIONS) > 30
-    for path in (Path(MAIN), Path(BEST), *ABLATIONS):
+    for path in (Path(MAIN), Path(BEST), Path(BEST_10_MS), *ABLATIONS):
         run = read(str(path))
         hparams = run.build()
         modules = [hparams["embedding_model"]]
