@@ -42,6 +42,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
   async function start() {
     onStart();
     [levels, heights] = [[], []];
+    root.dataset.frames = 0;
     microphone = new Microphone(info.sample_rate, hear, stop);
     show("starting", bars([]), roundButton("microphone", "Record", null, { disabled: true }), hint("Waiting for the microphone …"));
     try {
@@ -74,7 +75,7 @@ export function createRecorder({ info, action, onDone, reviews = () => true, onS
       return;
     }
     levels.push(...frameLevels(block, rate));
-    root.dataset.frames = levels.length; // for tests
+    root.dataset.frames = levels.length; // for tests, which record until they are enough
     heights.push(meterHeight(levelOf(block)) ** 1.7); // quiet and loud parts look different
     if (heights.length * block.length > MAX_S * rate) stop();
     else if (performance.now() - drawn > DRAW_MS) draw();
