@@ -8,7 +8,6 @@ MODEL is a model folder, or another that ``pretrained`` accepts, except a run fo
 computes the same at first is from Chen et al., "Net2Net", ICLR 2016, arXiv 1511.05641.
 """
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 from safetensors.torch import save_file
 
-from voice_biometrics.common.errors import tell_input_errors
+from voice_biometrics.common.errors import OptionParser, tell_input_errors
+from voice_biometrics.common.files import written_whole
 from voice_biometrics.inference.model_folder import CALIBRATION_NAME
 from voice_biometrics.training.transfer import find_weights, read_weights
 
@@ -26,14 +26,14 @@ from voice_biometrics.training.transfer import find_weights, read_weights
 @tell_input_errors
 def main(arguments: list[str]) -> None:
     """Write ``OUTPUT/weights.safetensors``, and copy ``calibration.json``, by which a model card names the origin."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("output", type=Path)
     options = parser.parse_args(arguments)
     weights = read_weights(find_weights(options.model))
-    options.output.mkdir(parents=True, exist_ok=True)
     longer = {name: with_gaps(tensor) if tensor.ndim == 3 else tensor for name, tensor in weights.items()}
-    save_file(longer, options.output / "weights.safetensors")
+    with written_whole(options.output / "weights.safetensors") as temporary:
+        save_file(longer, temporary)
     if (options.model / CALIBRATION_NAME).is_file():
         shutil.copy(options.model / CALIBRATION_NAME, options.output)
 

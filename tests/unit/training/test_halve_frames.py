@@ -45,3 +45,10 @@ def test_a_folder_without_a_network_is_refused(tmp_path, capsys):
         run(tmp_path, tmp_path / "longer")
     assert ended.value.code == 2 and "safetensors" in capsys.readouterr().err
     assert not (tmp_path / "longer").exists()
+
+
+def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path, capsys):
+    save_file(network([5, 3, 3, 3, 1]).state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, tmp_path / "weights.safetensors")
+    assert ended.value.code == 2 and "weights.safetensors" in capsys.readouterr().err
